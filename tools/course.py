@@ -1,0 +1,90 @@
+"""Run the notebooks of the course in order: python tools/course.py [--in-place] [notebook ...]
+
+CORPUS, PROFILE and SEED come from the environment, as in the notebooks. Executed copies go to data/<corpus>/notebooks/;
+with --in-place they replace the notebooks. Whatever a notebook prints is shown as it comes.
+"""
+
+import argparse
+import os
+import re
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, DeadKernelError
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+os.chdir(ROOT)
+
+from kws.split import work_dir  # noqa: E402
+
+
+class EchoingClient(NotebookClient):
+    """A notebook client that shows the text a cell prints while it runs."""
+
+    def output(self, outs, msg, display_id, cell_index):
+        if msg["header"]["msg_type"] == "stream":
+            sys.stdout.write(msg["content"]["text"])
+            sys.stdout.flush()
+        return super().output(outs, msg, display_id, cell_index)
+
+
+def tidy(notebook):
+    """Keep of each printed stream what a terminal would show at its end: the last state of a progress bar."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if output.output_type == "stream":
+                output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)
+        cell.metadata.pop("execution", None)
+
+
+def run(path, target):
+    """Execute one notebook and write it to `target`; returns whether it ended well."""
+    notebook = nbformat.read(path, as_version=4)
+    client = EchoingClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True)
+    client.create_kernel_manager()
+    if os.name == "posix":
+        client.km.transport = "ipc"  # nothing of a kernel's traffic then passes over the network
+    try:
+        client.execute()
+    except CellExecutionError as error:
+        print(f"\n{path.name} stopped: {error.ename}: {error.evalue}", file=sys.stderr)
+        return False
+    except DeadKernelError:
+        print(f"\n{path.name} stopped: its kernel died, probably for want of memory", file=sys.stderr)
+        return False
+    finally:
+        tidy(notebook)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+    return True
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(ROOT.glob("[0-6]_*.ipynb")))
+    parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks themselves")
+    args = parser.parse_args()
+    try:
+        work = work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample"))
+    except ValueError as error:
+        sys.exit(str(error))
+    begin = time.time()
+    for path in args.notebooks:
+        start = time.time()
+        print(f"\n=== {path.name}", flush=True)
+        target = path if args.in_place else work / "notebooks" / path.name
+        if not run(path, target):
+            sys.exit(f"The page with the whole error: {target}")
+        print(f"--- {path.name}: {time.time() - start:.0f} s", flush=True)
+    summary = work / "summary.txt"
+    if summary.exists():
+        print(f"\n{summary.read_text()}")
+    print(f"{time.time() - begin:.0f} s in all; executed notebooks in {work / 'notebooks'}" if not args.in_place else "done")
+
+
+if __name__ == "__main__":
+    main()
