@@ -22,11 +22,19 @@ os.chdir(ROOT)
 from kws.split import work_dir  # noqa: E402
 
 
+# TensorFlow's C++ side prints these to stderr before its log level can be set; they say nothing about the course
+NOTICES = re.compile(
+    r"^(WARNING: All log messages before absl.*|[IE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*|To enable the following .*)\n",
+    re.MULTILINE,
+)
+
+
 class EchoingClient(NotebookClient):
     """A notebook client that shows the text a cell prints while it runs."""
 
     def output(self, outs, msg, display_id, cell_index):
         if msg["header"]["msg_type"] == "stream":
+            msg["content"]["text"] = NOTICES.sub("", msg["content"]["text"])
             sys.stdout.write(msg["content"]["text"])
             sys.stdout.flush()
         return super().output(outs, msg, display_id, cell_index)
@@ -37,7 +45,9 @@ def tidy(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", output.text)
+                output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", NOTICES.sub("", output.text)).strip("\n") + "\n"
+        if "outputs" in cell:
+            cell.outputs = [o for o in cell.outputs if o.get("text", "-").strip()]
         cell.metadata.pop("execution", None)
 
 

@@ -1,0 +1,49 @@
+# The commands of the course. CORPUS, PROFILE, SEED and MODEL are taken from the command line or the environment.
+PYTHON ?= python3
+CORPUS ?= synthetic
+PROFILE ?= sample
+SEED ?= 0
+export CORPUS PROFILE SEED MODEL
+export TF_CPP_MIN_LOG_LEVEL ?= 2
+BIN := .venv/bin
+
+.PHONY: help run lab notebooks test bench html clean
+
+help:
+	@echo "make run [CORPUS=synthetic|PATH] [PROFILE=smoke|sample|full]   all notebooks, in order"
+	@echo "make lab         JupyterLab"
+	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
+	@echo "make test        the tests"
+	@echo "make bench       speed and accuracy, beside others"
+	@echo "make html        the executed notebooks as web pages in _site/"
+
+$(BIN)/.ready: req.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r req.txt
+	touch $@
+
+$(BIN)/.dev: requirements-dev.txt $(BIN)/.ready pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+run: $(BIN)/.ready
+	$(BIN)/python tools/course.py
+
+lab: $(BIN)/.ready
+	$(BIN)/jupyter lab
+
+notebooks: $(BIN)/.ready
+	IMGS=imgs $(BIN)/python tools/course.py --in-place
+
+test: $(BIN)/.dev
+	$(BIN)/nbdev-export
+	git diff --exit-code -- kws
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -q
+
+bench: $(BIN)/.dev
+	$(BIN)/python benchmarks/run.py
+
+html: $(BIN)/.ready
+	$(BIN)/jupyter nbconvert --to html --output-dir _site [0-6]_*.ipynb

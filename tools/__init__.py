@@ -1,0 +1,1 @@
+"""What runs, exports and checks the course; none of it is taught."""
