@@ -24,13 +24,19 @@ FEATURE_SHAPE = (FRAMES, MEL["n_mels"])
 
 def linear():
     """Multinomial logistic regression on the whole feature."""
-    return keras.Sequential([keras.Input(FEATURE_SHAPE), layers.Flatten(), layers.Dense(len(LABELS))], name="linear")
+    return keras.Sequential(
+        [keras.Input(FEATURE_SHAPE), layers.Flatten(), layers.Dense(len(LABELS))], name="linear"
+    )
 
 # %% ../3_sample_experiments.ipynb #cell-011
 def dnn():
     """Fully connected network with three hidden layers of 144 units and dropout."""
-    hidden = [layer for _ in range(3) for layer in (layers.Dense(144, activation="relu"), layers.Dropout(0.2))]
-    return keras.Sequential([keras.Input(FEATURE_SHAPE), layers.Flatten(), *hidden, layers.Dense(len(LABELS))], name="dnn")
+    hidden = [
+        layer for _ in range(3) for layer in (layers.Dense(144, activation="relu"), layers.Dropout(0.2))
+    ]
+    return keras.Sequential(
+        [keras.Input(FEATURE_SHAPE), layers.Flatten(), *hidden, layers.Dense(len(LABELS))], name="dnn"
+    )
 
 # %% ../3_sample_experiments.ipynb #cell-013
 def ds_cnn_s(channels=64, blocks=4):
@@ -135,7 +141,9 @@ def label_numbers(manifest):
 def stored_features(store, manifest, rows):
     """Normalised features [rows, 98, 40] and one-hot labels [rows, 12] of some rows (a boolean mask) from a store."""
     statistics = store.attrs["statistics"]
-    features = (store[np.flatnonzero(rows)] - np.float32(statistics["mean"])) / np.float32(statistics["deviation"])
+    features = (store[np.flatnonzero(rows)] - np.float32(statistics["mean"])) / np.float32(
+        statistics["deviation"]
+    )
     return features, keras.utils.to_categorical(label_numbers(manifest)[rows], len(LABELS))
 
 # %% ../3_sample_experiments.ipynb #cell-037
@@ -154,4 +162,6 @@ def load_model(path):
     try:
         return keras.models.load_model(path, compile=False)
     except (OSError, ValueError) as error:
-        raise CorpusError(f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it") from error
+        raise CorpusError(
+            f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it"
+        ) from error

@@ -3,8 +3,7 @@
 __all__ = ['new_interpreter', 'load_litert', 'time_runs', 'read_wav', 'main']
 
 # %% ../5_freeze_and_pi.ipynb #cell-003
-"""Speech commands on a small computer: needs Python 3.10, numpy and ai-edge-litert, nothing else of this course."""
-
+# needs Python 3.10, numpy and ai-edge-litert, and nothing else of the course
 import argparse
 import sys
 import time
@@ -83,7 +82,10 @@ def main(arguments=None):
     predict = load_litert(args.model, args.threads)
     if args.command == "bench":
         times = time_runs(lambda: predict(np.zeros(16_000, "float32")), args.runs)
-        print(f"{args.model.name}: median {np.median(times):.2f} ms, p95 {np.percentile(times, 95):.2f} ms, {args.runs} runs, {args.threads} thread(s)")
+        median, p95 = np.percentile(times, [50, 95])
+        print(
+            f"{args.model.name}: median {median:.2f} ms, p95 {p95:.2f} ms, {args.runs} runs, {args.threads} thread(s)"
+        )
         return
     names = names_file.read_text().split()
     for path in args.wavs:

@@ -3,8 +3,8 @@
 # %% auto #0
 __all__ = ['WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', 'FLOOR', 'MFCCS', 'FEATURES', 'frame', 'power_spectrum', 'mel_matrix',
            'log_mel', 'mfcc', 'feature_parameters', 'FrontEnd', 'shift', 'gain', 'stretch', 'read_noise', 'add_noise',
-           'spec_augment', 'training_batches', 'create_array', 'open_array', 'store_record', 'store_fits',
-           'compute_rows', 'write_store', 'training_statistics', 'open_store']
+           'spec_augment', 'training_batches', 'create_array', 'open_array', 'append_rows', 'store_record',
+           'store_fits', 'compute_rows', 'write_store', 'training_statistics', 'open_store']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
 import functools
@@ -20,7 +20,15 @@ import tensorflow as tf
 from tqdm import tqdm
 
 # %% ../2_preprocess_augment.ipynb #cell-004
-from .split import CLIP_SAMPLES, LABELS, SAMPLE_RATE, CorpusError, manifest_hash, noise_stretches, read_clip
+from kws.split import (
+    CLIP_SAMPLES,
+    LABELS,
+    SAMPLE_RATE,
+    CorpusError,
+    manifest_hash,
+    noise_stretches,
+    read_clip,
+)
 
 # %% ../2_preprocess_augment.ipynb #cell-009
 WINDOW = 480  # samples: 30 ms
@@ -91,7 +99,11 @@ class FrontEnd(keras.layers.Layer):
         return (FEATURES[self.feature](pcm) - tf.constant(self.mean)) / tf.constant(self.deviation)
 
     def get_config(self):
-        return super().get_config() | {"feature": self.feature, "mean": self.mean, "deviation": self.deviation}
+        return super().get_config() | {
+            "feature": self.feature,
+            "mean": self.mean,
+            "deviation": self.deviation,
+        }
 
 # %% ../2_preprocess_augment.ipynb #cell-032
 def shift(pcm, seed, most=1_600):
@@ -125,7 +137,13 @@ def read_noise(folder):
     """All training noise of a corpus in one row: float32 [samples]."""
     stretches = noise_stretches(folder)
     train = stretches[stretches.split == "train"]
-    return np.concatenate([read_clip(p, s) for p, a, b in zip(train.path, train.start, train.stop) for s in range(a, b, CLIP_SAMPLES)])
+    return np.concatenate(
+        [
+            read_clip(p, s)
+            for p, a, b in zip(train.path, train.start, train.stop)
+            for s in range(a, b, CLIP_SAMPLES)
+        ]
+    )
 
 
 def add_noise(pcm, noise, seed, probability=0.8, most=0.1):
@@ -193,33 +211,51 @@ def create_array(path, shape, dtype, rows):
         return bcolz.carray(np.empty((0, *shape), dtype), rootdir=str(path), mode="w", expectedlen=rows)
     import blosc2
 
-    return blosc2.empty((0, *shape), dtype=dtype, urlpath=str(path), mode="w", chunks=(32, *shape), contiguous=False)
+    return blosc2.empty(
+        (0, *shape), dtype=dtype, urlpath=str(path), mode="w", chunks=(32, *shape), contiguous=False
+    )
 
 
 def open_array(path, mode="r"):
-    """Open what `create_array` made; it has shape, slicing, append and attrs."""
+    """Open what `create_array` made; it has shape, slicing and attrs."""
     if bcolz:
         return bcolz.open(str(path), mode=mode)
     import blosc2
 
     return blosc2.open(str(path), mode=mode)
 
-# %% ../2_preprocess_augment.ipynb #cell-054
+# %% ../2_preprocess_augment.ipynb #cell-053
+def append_rows(array, rows):
+    """Append rows to an open array on disk, and to the disk."""
+    if bcolz:
+        array.append(rows)
+        array.flush()
+    else:
+        array.resize((len(array) + len(rows), *rows.shape[1:]))
+        array[-len(rows) :] = rows
+
+# %% ../2_preprocess_augment.ipynb #cell-055
 def store_record(feature, manifest):
     """What a store of `feature` for `manifest` must say of itself."""
     version = importlib.metadata.version("bcolz-zipline" if bcolz else "blosc2")
     written_by = f"{'bcolz' if bcolz else 'blosc2'} {version}"
-    return {**feature_parameters(feature), "labels": list(LABELS), "manifest": manifest_hash(manifest), "written_by": written_by}
+    return {
+        **feature_parameters(feature),
+        "labels": list(LABELS),
+        "manifest": manifest_hash(manifest),
+        "written_by": written_by,
+    }
 
 
 def store_fits(path, record):
     """Whether there is a store at `path` that says `record` of itself."""
     try:
-        return open_array(path).attrs["record"] == record
+        array = open_array(path)
+        return array.attrs["record"] == record
     except (OSError, KeyError, ValueError, RuntimeError):
         return False
 
-# %% ../2_preprocess_augment.ipynb #cell-055
+# %% ../2_preprocess_augment.ipynb #cell-056
 def compute_rows(feature, rows):
     """Features of some rows of the manifest: int16 [n, 16,000] for pcm, float32 [n, 98, 40] otherwise."""
     clips = np.stack([read_clip(r.path, r.start, r.gain) for r in rows.itertuples()])
@@ -243,9 +279,7 @@ def write_store(work, feature, manifest, block=512):
         store = create_array(part, first.shape[1:], first.dtype, len(manifest))
         store.attrs["record"] = record
     for at in tqdm(range(len(store), len(manifest), block), desc=f"storing {feature}", unit="block"):
-        store.append(compute_rows(feature, manifest[at : at + block]))
-        if bcolz:
-            store.flush()
+        append_rows(store, compute_rows(feature, manifest[at : at + block]))
     if feature != "pcm":
         store.attrs["statistics"] = training_statistics(store, manifest)
     del store
@@ -253,7 +287,7 @@ def write_store(work, feature, manifest, block=512):
     part.rename(path)
     return open_array(path)
 
-# %% ../2_preprocess_augment.ipynb #cell-056
+# %% ../2_preprocess_augment.ipynb #cell-057
 def training_statistics(store, manifest, block=2_048):
     """Mean and deviation of each bin over the training rows of a store of features, as two lists of 40 numbers."""
     train = (manifest.split == "train").to_numpy()
@@ -264,7 +298,7 @@ def training_statistics(store, manifest, block=2_048):
     mean = total / count
     return {"mean": mean.tolist(), "deviation": np.sqrt(squares / count - mean**2).tolist()}
 
-# %% ../2_preprocess_augment.ipynb #cell-057
+# %% ../2_preprocess_augment.ipynb #cell-058
 def open_store(work, feature, manifest):
     """The store of `feature`, if it fits the manifest and the parameters in force.
 
@@ -272,7 +306,11 @@ def open_store(work, feature, manifest):
     """
     path, record = Path(work) / f"{feature}.bc", store_record(feature, manifest)
     if not path.exists():
-        raise CorpusError(f"{path}: not there yet. Notebook 2_preprocess_augment.ipynb writes it; run it with the same CORPUS and PROFILE")
+        raise CorpusError(
+            f"{path}: not there yet. Notebook 2_preprocess_augment.ipynb writes it; run it with the same CORPUS and PROFILE"
+        )
     if not store_fits(path, record):
-        raise CorpusError(f"{path}: was made from another manifest, or with other parameters. Run 2_preprocess_augment.ipynb again")
+        raise CorpusError(
+            f"{path}: was made from another manifest, or with other parameters. Run 2_preprocess_augment.ipynb again"
+        )
     return open_array(path)

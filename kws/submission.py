@@ -23,7 +23,9 @@ def test_clips(folder):
     folder = Path(folder)
     audio, sample = folder / "test/audio", folder / "sample_submission.csv"
     if not any(audio.glob("*.wav")):
-        raise CorpusError(f"{audio}: no clips to predict. Put one-second wav files there, for example the contest's")
+        raise CorpusError(
+            f"{audio}: no clips to predict. Put one-second wav files there, for example the contest's"
+        )
     if not sample.exists():
         return sorted(audio.glob("*.wav"))
     return [audio / name for name in pd.read_csv(sample, dtype=str).fname]
@@ -42,7 +44,12 @@ def read_batches(paths, batch_size=256):
         clip, readable = tf.numpy_function(read, [path], (tf.float32, tf.bool))
         return tf.ensure_shape(clip, [CLIP_SAMPLES]), tf.ensure_shape(readable, [])
 
-    return tf.data.Dataset.from_tensor_slices([str(p) for p in paths]).map(load, num_parallel_calls=2).batch(batch_size).prefetch(2)
+    return (
+        tf.data.Dataset.from_tensor_slices([str(p) for p in paths])
+        .map(load, num_parallel_calls=2)
+        .batch(batch_size)
+        .prefetch(2)
+    )
 
 # %% ../6_submission.ipynb #cell-013
 def predict_clips(model, paths, target, version="", batch_size=256):
@@ -60,10 +67,14 @@ def predict_clips(model, paths, target, version="", batch_size=256):
     rows = np.lib.format.open_memmap(part, "r+")
     todo = np.flatnonzero(np.isnan(rows[:, 0]))
     at, unreadable = 0, []
-    with tqdm(total=len(paths), initial=len(paths) - len(todo), desc="predicting", unit="clip", mininterval=1) as progress:
+    with tqdm(
+        total=len(paths), initial=len(paths) - len(todo), desc="predicting", unit="clip", mininterval=1
+    ) as progress:
         for clips, readable in read_batches([paths[i] for i in todo], batch_size):
             batch = todo[at : at + len(clips)]
-            rows[batch] = np.where(readable[:, None], model.predict_on_batch(clips), np.eye(len(LABELS))[LABELS.index("silence")])
+            rows[batch] = np.where(
+                readable[:, None], model.predict_on_batch(clips), np.eye(len(LABELS))[LABELS.index("silence")]
+            )
             unreadable += [paths[i] for i in batch[~readable.numpy()]]
             at += len(batch)
             progress.update(len(batch))
@@ -91,17 +102,25 @@ def check_submission(target, paths):
     for number, (line, path) in enumerate(zip(lines[1:], paths), start=2):
         name, _, label = line.partition(",")
         if name != Path(path).name:
-            raise CorpusError(f"{target}, line {number}: {name or 'nothing'} where {Path(path).name} is expected")
+            raise CorpusError(
+                f"{target}, line {number}: {name or 'nothing'} where {Path(path).name} is expected"
+            )
         if label not in LABELS:
-            raise CorpusError(f"{target}, line {number}: {label or 'nothing'} is none of the labels {', '.join(LABELS)}")
+            raise CorpusError(
+                f"{target}, line {number}: {label or 'nothing'} is none of the labels {', '.join(LABELS)}"
+            )
     if len(lines) - 1 != len(paths):
         raise CorpusError(f"{target}: {len(lines) - 1:,} clips where {len(paths):,} are expected")
 
 # %% ../6_submission.ipynb #cell-024
 def score_submission(target, solution):
     """Accuracy with interval, F1 and chance of a submission against a solution (fname, label, Usage), overall and by Usage."""
-    both = pd.read_csv(solution, dtype=str).merge(pd.read_csv(target, dtype=str), on="fname", suffixes=("", "_predicted"))
+    both = pd.read_csv(solution, dtype=str).merge(
+        pd.read_csv(target, dtype=str), on="fname", suffixes=("", "_predicted")
+    )
     numbers = {label: i for i, label in enumerate(LABELS)}
     truth, predicted = both.label.map(numbers), both.label_predicted.map(numbers)
     boards = {"all": both.Usage != ""} | {usage: both.Usage == usage for usage in ("Public", "Private")}
-    return pd.DataFrame({board: score(truth[mask], predicted[mask]) for board, mask in boards.items() if mask.any()}).T
+    return pd.DataFrame(
+        {board: score(truth[mask], predicted[mask]) for board, mask in boards.items() if mask.any()}
+    ).T

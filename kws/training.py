@@ -21,19 +21,30 @@ import tensorflow as tf
 from tqdm.keras import TqdmCallback
 
 # %% ../4_full_training.ipynb #cell-004
-from .models import ZOO, compile_model, label_numbers, load_model, macs, score, stored_features, with_front_end
+from kws.models import (
+    ZOO,
+    compile_model,
+    label_numbers,
+    load_model,
+    macs,
+    score,
+    stored_features,
+    with_front_end,
+)
 from .preprocess import FrontEnd, open_store, read_noise, training_batches, write_store
 from .split import LABELS, CorpusError, get_corpus, make_manifest, manifest_hash, read_manifest, work_dir
 
 # %% ../4_full_training.ipynb #cell-009
-EPOCHS = {"smoke": 4, "sample": 25, "full": 60}
+EPOCHS = {"smoke": 20, "sample": 25, "full": 60}
 
 
 def best_of_sample(work):
     """Name of the model with the highest validation accuracy in `work`/experiments.csv."""
     path = Path(work) / "experiments.csv"
     if not path.exists():
-        raise CorpusError(f"{path}: not there yet. Notebook 3_sample_experiments.ipynb writes it; or name a model: {', '.join(ZOO)}")
+        raise CorpusError(
+            f"{path}: not there yet. Notebook 3_sample_experiments.ipynb writes it; or name a model: {', '.join(ZOO)}"
+        )
     results = pd.read_csv(path)
     return results.model[results.accuracy.idxmax()]
 
@@ -56,7 +67,9 @@ def callbacks_for(work, name, settings, logdir=None):
     (work / "checkpoints").mkdir(parents=True, exist_ok=True)
     best = work / "checkpoints" / f"{name}-{run}.weights.h5"
     return best, [
-        keras.callbacks.ModelCheckpoint(str(best), "val_accuracy", mode="max", save_best_only=True, save_weights_only=True),
+        keras.callbacks.ModelCheckpoint(
+            str(best), "val_accuracy", mode="max", save_best_only=True, save_weights_only=True
+        ),
         keras.callbacks.TerminateOnNaN(),
         keras.callbacks.CSVLogger(str(work / "checkpoints" / f"{name}-{run}.csv"), append=True),
         keras.callbacks.TensorBoard(str(Path(logdir or work / "logs") / f"{name}-{run}"), write_graph=False),
@@ -72,7 +85,11 @@ def train(work, folder, manifest, name, epochs, seed=0, logdir=None):
     Raises CorpusError where a store is missing or stale; interrupted, it goes on after the last whole epoch.
     """
     work = Path(work)
-    path, note, settings = work / f"{name}.keras", work / f"{name}.json", run_settings(name, manifest, epochs, seed)
+    path, note, settings = (
+        work / f"{name}.keras",
+        work / f"{name}.json",
+        run_settings(name, manifest, epochs, seed),
+    )
     if path.exists() and note.exists() and settings.items() <= json.loads(note.read_text()).items():
         return path
     keras.utils.set_random_seed(seed)
@@ -87,22 +104,29 @@ def train(work, folder, manifest, name, epochs, seed=0, logdir=None):
     best, callbacks = callbacks_for(work, name, settings, logdir)
     start = time.perf_counter()
     val = stored_features(store, manifest, val_rows)
-    history = body.fit(batches, epochs=epochs, validation_data=val, verbose=0, shuffle=False, callbacks=callbacks).history
+    history = body.fit(
+        batches, epochs=epochs, validation_data=val, verbose=0, shuffle=False, callbacks=callbacks
+    ).history
     seconds = round(time.perf_counter() - start)
     if history and not np.isfinite(history["loss"][-1]):
-        raise FloatingPointError(f"{name}: the loss became NaN in epoch {len(history['loss'])}. Lower the learning rate")
+        raise FloatingPointError(
+            f"{name}: the loss became NaN in epoch {len(history['loss'])}. Lower the learning rate"
+        )
     body.load_weights(best)
     note.unlink(missing_ok=True)
     with_front_end(body, feature, store.attrs["statistics"]).save(path)
     best.with_name(best.name.replace(".weights.h5", ".csv")).replace(path.with_suffix(".csv"))
-    note.write_text(json.dumps(settings | {"feature": feature, "MACs": macs(body), "seconds": seconds}, indent=1))
+    note.write_text(
+        json.dumps(settings | {"feature": feature, "MACs": macs(body), "seconds": seconds}, indent=1)
+    )
     return path
 
 # %% ../4_full_training.ipynb #cell-020
 def predict_rows(model, store, rows, batch_size=256):
     """Probabilities [rows, 12] of some rows (numbers) of the pcm store."""
     probabilities = [
-        model.predict_on_batch(store[rows[at : at + batch_size]].astype("float32") / 32_768) for at in range(0, len(rows), batch_size)
+        model.predict_on_batch(store[rows[at : at + batch_size]].astype("float32") / 32_768)
+        for at in range(0, len(rows), batch_size)
     ]
     return np.concatenate(probabilities)
 
@@ -114,7 +138,13 @@ def evaluate(model, work, manifest, split):
     predicted = predict_rows(model, open_store(work, "pcm", manifest), rows).argmax(1)
     spoken = labels != LABELS.index("silence")
     parts = {"spoken": spoken, "silence": ~spoken, "all": np.full(len(rows), True)}
-    table = pd.DataFrame({f"{split}, {part}": score(labels[mask], predicted[mask]) for part, mask in parts.items() if mask.any()}).T
+    table = pd.DataFrame(
+        {
+            f"{split}, {part}": score(labels[mask], predicted[mask])
+            for part, mask in parts.items()
+            if mask.any()
+        }
+    ).T
     return table, labels, predicted
 
 # %% ../4_full_training.ipynb #cell-026
@@ -141,8 +171,12 @@ def circumstances():
 # %% ../4_full_training.ipynb #cell-029
 def main(arguments=None):
     """Train from a terminal: manifest and stores are made where they are missing."""
-    parser = argparse.ArgumentParser(prog="python -m kws.training", description="Train a model of the zoo on a whole corpus.")
-    parser.add_argument("--corpus", default="synthetic", help="synthetic, or the path of a corpus (default: %(default)s)")
+    parser = argparse.ArgumentParser(
+        prog="python -m kws.training", description="Train a model of the zoo on a whole corpus."
+    )
+    parser.add_argument(
+        "--corpus", default="synthetic", help="synthetic, or the path of a corpus (default: %(default)s)"
+    )
     parser.add_argument("--profile", default="sample", choices=EPOCHS, help="default: %(default)s")
     parser.add_argument("--model", default="tc_resnet14", choices=ZOO, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: what the profile has, " + str(EPOCHS))
@@ -154,7 +188,9 @@ def main(arguments=None):
         manifest = make_manifest(folder, work, args.profile, args.seed)
         for feature in ("pcm", ZOO[args.model].feature):
             write_store(work, feature, manifest)
-        path = train(work, folder, manifest, args.model, args.epochs or EPOCHS[args.profile], args.seed, args.logdir)
+        path = train(
+            work, folder, manifest, args.model, args.epochs or EPOCHS[args.profile], args.seed, args.logdir
+        )
     except CorpusError as error:
         sys.exit(str(error))
     print(evaluate(load_model(path), work, manifest, "val")[0].round(3).to_string())

@@ -26,7 +26,9 @@ def log_spectrogram(clip, window=320, hop=160):
 # %% ../1_visualize.ipynb #cell-014
 def log_mel_picture(clip):
     """Mel spectrogram of a clip by librosa, in dB: float32 [40 mel bins, 101 times]. For looking; models use kws.preprocess."""
-    power = librosa.feature.melspectrogram(y=clip, sr=SAMPLE_RATE, n_fft=512, win_length=480, hop_length=160, n_mels=40, fmin=20, fmax=7_600)
+    power = librosa.feature.melspectrogram(
+        y=clip, sr=SAMPLE_RATE, n_fft=512, win_length=480, hop_length=160, n_mels=40, fmin=20, fmax=7_600
+    )
     return librosa.power_to_db(power, amin=1e-6, top_db=None)
 
 # %% ../1_visualize.ipynb #cell-023

@@ -21,10 +21,10 @@ os.chdir(ROOT)
 
 from kws.split import work_dir  # noqa: E402
 
-
 # TensorFlow's C++ side prints these to stderr before its log level can be set; they say nothing about the course
 NOTICES = re.compile(
-    r"^(WARNING: All log messages before absl.*|[IE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*|To enable the following .*)\n",
+    r"^(WARNING: All log messages before absl.*|To enable the following .*"
+    r"|[IE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*)\n",
     re.MULTILINE,
 )
 
@@ -45,7 +45,9 @@ def tidy(notebook):
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
-                output.text = re.sub(r"[^\n]*\r(?=[^\n])", "", NOTICES.sub("", output.text)).strip("\n") + "\n"
+                output.text = (
+                    re.sub(r"[^\n]*\r(?=[^\n])", "", NOTICES.sub("", output.text)).strip("\n") + "\n"
+                )
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.get("text", "-").strip()]
         cell.metadata.pop("execution", None)
@@ -74,9 +76,13 @@ def run(path, target):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("notebooks", nargs="*", type=Path, default=sorted(ROOT.glob("[0-6]_*.ipynb")))
-    parser.add_argument("--in-place", action="store_true", help="write the outputs into the notebooks themselves")
+    parser.add_argument(
+        "--in-place", action="store_true", help="write the outputs into the notebooks themselves"
+    )
     args = parser.parse_args()
     try:
         work = work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample"))
@@ -90,10 +96,9 @@ def main():
         if not run(path, target):
             sys.exit(f"The page with the whole error: {target}")
         print(f"--- {path.name}: {time.time() - start:.0f} s", flush=True)
-    summary = work / "summary.txt"
-    if summary.exists():
-        print(f"\n{summary.read_text()}")
-    print(f"{time.time() - begin:.0f} s in all; executed notebooks in {work / 'notebooks'}" if not args.in_place else "done")
+    print(
+        f"\n{time.time() - begin:.0f} s in all; the executed notebooks are in {'place' if args.in_place else work / 'notebooks'}"
+    )
 
 
 if __name__ == "__main__":

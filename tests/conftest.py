@@ -1,0 +1,70 @@
+"""Small corpora and stores, made once in a temporary folder; real speech where it lies beside the project."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+from kws import split
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A synthetic corpus of 20 voices (read only)."""
+    return split.make_synthetic(tmp_path_factory.mktemp("corpus") / "synthetic-smoke", "smoke", seed=0)
+
+
+@pytest.fixture(scope="session")
+def work(corpus, tmp_path_factory):
+    """Working folder with the manifest and stores of the synthetic corpus (read only)."""
+    from kws import preprocess
+
+    work = tmp_path_factory.mktemp("work")
+    manifest = split.make_manifest(corpus, work, "smoke")
+    for feature in ("pcm", "log_mel", "mfcc"):
+        preprocess.write_store(work, feature, manifest)
+    return work
+
+
+@pytest.fixture(scope="session")
+def manifest(work):
+    return split.read_manifest(work)
+
+
+@pytest.fixture(scope="session")
+def clips(manifest):
+    """Forty spoken clips: float32 [40, 16,000]."""
+    paths = manifest[manifest.speaker != ""].sample(40, random_state=0).path
+    return np.stack([split.read_clip(path) for path in paths])
+
+
+@pytest.fixture
+def small_corpus(tmp_path):
+    """A corpus of ten voices that say “yes” and “bed”, to be spoilt by a test."""
+    folder, say = tmp_path / "small", split.load_espeak()
+    for i, voice in enumerate(split.make_voices(10)):
+        for word in ("yes", "bed"):
+            clip = split.utter(say, voice, word, np.random.default_rng(i))
+            split.write_wav(folder / "train/audio" / word / f"{voice.speaker}_nohash_0.wav", clip)
+    split.make_noises(folder / "train/audio/_background_noise_", seconds=10)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_corpus(tmp_path_factory):
+    """Real speech, where there is some beside the project."""
+    if not (SHARED / "speech_commands/unpack.py").exists():
+        pytest.skip("no real speech beside the project")
+    folder = tmp_path_factory.mktemp("real") / "speech"
+    subprocess.run(
+        [sys.executable, SHARED / "speech_commands/unpack.py", folder], check=True, stdout=subprocess.DEVNULL
+    )
+    return folder

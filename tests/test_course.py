@@ -1,0 +1,125 @@
+"""The course as a whole: export, the seven notebooks end to end, the committed pages."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted(ROOT.glob("[0-6]_*.ipynb"))
+
+
+def copy_course(folder):
+    """The course without its data in another folder."""
+    for path in [*NOTEBOOKS, ROOT / "pyproject.toml"]:
+        shutil.copy(path, folder)
+    for name in ("kws", "tools"):
+        shutil.copytree(
+            ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "_modidx.py")
+        )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    return copy_course(tmp_path_factory.mktemp("course"))
+
+
+def run_course(course, *args, **environment):
+    environment = os.environ | {"PROFILE": "smoke", "CORPUS": "synthetic"} | environment
+    return subprocess.run(
+        [sys.executable, "tools/course.py", *args],
+        cwd=course,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_export_is_up_to_date(tmp_path):
+    course = copy_course(tmp_path)
+    export = Path(sys.executable).with_name("nbdev-export")
+    for _ in range(2):
+        subprocess.run([export], cwd=course, check=True, env=os.environ | {"PYTHONPATH": str(course)})
+    for path in sorted((course / "kws").glob("[!_]*.py")):
+        assert path.read_text() == (ROOT / "kws" / path.name).read_text(), (
+            f"run nbdev-export: {path.name} differs"
+        )
+
+
+@pytest.mark.timeout(400)
+def test_seven_notebooks_end_to_end(course):
+    done = run_course(course)
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    work = course / "data/synthetic-smoke"
+    sample = pd.read_csv(course / "data/raw/synthetic-smoke/sample_submission.csv")
+    assert pd.read_csv(work / "submission.csv").fname.tolist() == sample.fname.tolist()
+    for file in (
+        "frozen.pb",
+        "model.tflite",
+        "model_int8.tflite",
+        "labels.txt",
+        "manifest.csv",
+        "experiments.csv",
+    ):
+        assert (work / file).stat().st_size > 0
+    results = json.loads((work / "results.json").read_text())
+    assert results["board"]["all"]["n"] == len(sample)
+    for wanted in (
+        "parameters",
+        "held-out voices",
+        "chance",
+        "withheld solution",
+        "ms per clip",
+        "submission.csv",
+    ):
+        assert wanted in done.stdout.split("6_submission.ipynb")[-1]
+    made = {
+        p: p.stat().st_mtime_ns
+        for p in [*work.glob("*.bc/meta/*"), *work.glob("*.keras"), work / "manifest.csv"]
+    }
+    again = run_course(course)
+    assert again.returncode == 0
+    assert made == {p: p.stat().st_mtime_ns for p in made}, "the second run made again what was there"
+
+
+def test_a_bad_corpus_gets_one_clear_message(course, tmp_path):
+    done = run_course(course, CORPUS="data/raw/nowhere")
+    assert (
+        done.returncode == 1
+        and "data/raw/nowhere: there is no such folder" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+    done = run_course(course, PROFILE="huge")
+    assert (
+        done.returncode == 1
+        and "there are smoke, sample and full" in done.stderr
+        and "Traceback" not in done.stderr
+    )
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_committed_page(path):
+    notebook = json.loads(path.read_text())
+    code = [
+        cell for cell in notebook["cells"] if cell["cell_type"] == "code" and "".join(cell["source"]).strip()
+    ]
+    assert [cell["execution_count"] for cell in code] == list(range(1, len(code) + 1)), (
+        "not run in order from a clean start"
+    )
+    outputs = json.dumps([cell["outputs"] for cell in code])
+    assert '"output_type": "error"' not in outputs
+    assert "data:audio" not in outputs
+    assert not re.search(r"/(home|root|tmp|work|Users)/", outputs), "a path of somebody's machine"
+    assert path.stat().st_size < 1_500_000
+    assert [cell["metadata"].get("tags") for cell in code].count(["parameters"]) == 1
+
+
+def test_the_seven_are_there():
+    assert [p.stem[0] for p in NOTEBOOKS] == list("0123456")
