@@ -14,7 +14,7 @@ help:
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests"
-	@echo "make bench       speed and accuracy, beside others"
+	@echo "make bench [PEERS=FOLDER OF FROZEN GRAPHS]   speed of the features; accuracy beside other graphs"
 	@echo "make html        the executed notebooks as web pages in _site/"
 
 $(BIN)/.ready: req.txt
@@ -37,13 +37,13 @@ notebooks: $(BIN)/.ready
 	IMGS=imgs $(BIN)/python tools/course.py --in-place
 
 test: $(BIN)/.dev
-	$(BIN)/nbdev-export
-	git diff --exit-code -- kws
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
 
 bench: $(BIN)/.dev
-	$(BIN)/python benchmarks/run.py
+	$(BIN)/python benchmarks/features.py
+	test -z "$(PEERS)" || $(BIN)/python benchmarks/peers.py data/$(notdir $(CORPUS)) $(PEERS)/*.pb
 
 html: $(BIN)/.ready
 	$(BIN)/jupyter nbconvert --to html --output-dir _site [0-6]_*.ipynb

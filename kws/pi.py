@@ -62,7 +62,7 @@ def read_wav(path):
         raise ValueError(f"{path}: {kind[0]} channel(s), {kind[1]} bits, {kind[2]} Hz; wanted 1, 16, 16000")
     return np.pad(samples.astype("float32") / 32_768, (0, 16_000 - len(samples)))
 
-
+# %% ../5_freeze_and_pi.ipynb #cell-034
 def main(arguments=None):
     """Commands bench and label."""
     parser = argparse.ArgumentParser(prog="pi.py", description="Run a speech-commands model with LiteRT.")
@@ -97,7 +97,7 @@ def main(arguments=None):
         best = np.argsort(probabilities)[::-1][:3]
         print(f"{path.name}: " + ", ".join(f"{names[i]} {probabilities[i]:.2f}" for i in best))
 
-
+# %% ../5_freeze_and_pi.ipynb #cell-035
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -123,3 +123,10 @@ def test_committed_page(path):
 
 def test_the_seven_are_there():
     assert [p.stem[0] for p in NOTEBOOKS] == list("0123456")
+
+
+def test_readme_says_what_was_measured():
+    from tools.results import CORPUS, with_results
+
+    readme = (ROOT / "README.md").read_text()
+    assert with_results(readme, ROOT / "benchmarks/results" / CORPUS) == readme, "run python tools/results.py"

@@ -82,6 +82,23 @@ def test_contest_tensors(model, manifest):
     np.testing.assert_allclose(by_samples, by_bytes, atol=1e-6)
 
 
+def test_runs_in_the_genuine_tensorflow_14(model, clips, tf14, tmp_path):
+    (tmp_path / "frozen.pb").write_bytes(for_tf14(contest_graph(model)).SerializeToString())
+    np.save(tmp_path / "in.npy", clips)
+    program = [
+        sys.executable,
+        Path(__file__).with_name("run_in_tf14.py"),
+        tf14,
+        "frozen.pb",
+        "in.npy",
+        "out.npy",
+    ]
+    done = subprocess.run(program, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "1.4.0"
+    np.testing.assert_allclose(np.load(tmp_path / "out.npy"), model.predict(clips, verbose=0), atol=TOLERANCE)
+
+
 def test_an_operation_without_an_old_equal_is_named():
     with tf.Graph().as_default() as graph:
         tf.math.erfinv(tf.constant(0.5), name="culprit")

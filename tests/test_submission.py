@@ -42,9 +42,7 @@ def test_predict_write_check(corpus, model, tmp_path):
     submission = write_submission(paths, probabilities, tmp_path / "submission.csv")
     check_submission(tmp_path / "submission.csv", paths)
     assert submission.label.nunique() > 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["probs.npy", "submission.csv"], (
-        "something unfinished was left"
-    )
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["probs.json", "probs.npy", "submission.csv"]
 
 
 def test_bad_clips_get_silence_and_are_listed(corpus, model, tmp_path):
@@ -53,7 +51,7 @@ def test_bad_clips_get_silence_and_are_listed(corpus, model, tmp_path):
     probabilities, unreadable = predict_clips(
         model, [*good, tmp_path / "bad.wav", tmp_path / "gone.wav"], tmp_path / "p.npy"
     )
-    assert [p.name for p in unreadable] == ["bad.wav", "gone.wav"]
+    assert unreadable == [str(tmp_path / "bad.wav"), str(tmp_path / "gone.wav")]
     assert probabilities[5:].argmax(1).tolist() == [LABELS.index("silence")] * 2
 
 
@@ -73,6 +71,11 @@ def test_interrupted_prediction_goes_on(corpus, model, tmp_path):
     assert sum(seen[2:]) == len(paths) - 20
     whole, _ = predict_clips(model, paths, tmp_path / "q.npy", "v1", batch_size=20)
     np.testing.assert_allclose(resumed, whole, atol=1e-6)
+    assert np.array_equal(predict_clips(None, paths, tmp_path / "p.npy", "v1")[0], resumed), (
+        "predicted a second time"
+    )
+    again, _ = predict_clips(model, paths[:20], tmp_path / "p.npy", "v1")
+    assert len(again) == 20
 
 
 @pytest.mark.parametrize(

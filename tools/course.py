@@ -21,9 +21,10 @@ os.chdir(ROOT)
 
 from kws.split import work_dir  # noqa: E402
 
-# TensorFlow's C++ side prints these to stderr before its log level can be set; they say nothing about the course
+# TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(
     r"^(WARNING: All log messages before absl.*|To enable the following .*"
+    r"|fully_quantize: .*|INFO: Created TensorFlow Lite XNNPACK delegate.*"
     r"|[IE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*)\n",
     re.MULTILINE,
 )

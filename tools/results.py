@@ -1,0 +1,92 @@
+"""Put the committed results into README.md, between its markers: python tools/results.py
+
+The numbers come from benchmarks/results/<corpus>/: results.json, experiments.csv and, if there is one, peers.csv.
+"""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+ROOT = Path(__file__).resolve().parent.parent
+CORPUS = "speech_commands_16k"
+MARKERS = "<!-- results: written by tools/results.py -->", "<!-- end of results -->"
+
+
+def interval(accuracy, low, high):
+    return f"{100 * accuracy:.1f} ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def table(header, rows):
+    return "\n".join(
+        "| " + " | ".join(map(str, row)) + " |" for row in [header, ["---"] * len(header), *rows]
+    )
+
+
+def results_text(folder):
+    """Markdown of the results in a folder."""
+    results = json.loads((folder / "results.json").read_text())
+    training, scores, where = results["training"], results["scores"], results["deployed_circumstances"]
+    parts = {
+        "validation_list.txt, spoken clips": "val, spoken",
+        "testing_list.txt, spoken clips": "test, spoken",
+        "silence of the test stretches": "test, silence",
+    }
+    accuracy = []
+    for name, key in parts.items():
+        s = scores[key]
+        accuracy.append(
+            [name, f"{s['n']:.0f}", interval(s["accuracy"], s["low"], s["high"]), f"{100 * s['chance']:.1f}"]
+        )
+    files = [
+        [f"`{name}`", f"{d['bytes']:,}", f"{d['ms']:.2f}", f"{d['p95']:.2f}", f"{100 * d['accuracy']:.1f}"]
+        for name, d in results["deployed"].items()
+    ]
+    text = [
+        f"`{training['model']}`, {training['parameters']:,} parameters, {training['MACs'] / 1e6:.1f} M multiplications, "
+        f"trained for {training['epochs']} epochs in {training['seconds'] / 60:.0f} minutes on {training['train_clips']:,} "
+        "clips of real speech (a selection of Speech Commands v0.01 and v0.02; the speakers of its lists are in no training "
+        f"clip). Seed {training['seed']}, {training['hardware']}, TensorFlow {training['tensorflow']}, {training['date']}. "
+        "Chance is the better of guessing evenly and always saying the most frequent label.",
+        table(["clips", "n", "accuracy in % (95 % interval)", "chance in %"], accuracy),
+        f"The same model in its three files, one thread of {where['hardware']}; accuracy on the {where['n']} spoken clips of "
+        "testing_list.txt:",
+        table(["file", "bytes", "ms per clip, median", "95th percentile", "accuracy in %"], files),
+    ]
+    if (folder / "peers.csv").exists():
+        peers = pd.read_csv(folder / "peers.csv")
+        rows = [
+            [f"`{p.graph}`", f"{p.bytes:,}", interval(p["val accuracy"], p["val low"], p["val high"]),
+             interval(p["test accuracy"], p["test low"], p["test high"]), f"{p.ms:.2f}"]
+            for _, p in peers.iterrows()
+        ]  # fmt: skip
+        n = [int(peers[f"{split} n"].iloc[0]) for split in ("val", "test")]
+        text += [
+            "Beside the pretrained DS-CNN graphs of Arm's [ML-KWS-for-MCU](https://github.com/ARM-software/ML-KWS-for-MCU), "
+            "which learned from the whole of Speech Commands v0.01, about 51,000 clips, on the same clips in the same run "
+            f"({peers.hardware.iloc[0]}, {peers.date.iloc[0]}):",
+            table(
+                [
+                    "graph",
+                    "bytes",
+                    f"validation_list.txt, n = {n[0]}",
+                    f"testing_list.txt, n = {n[1]}",
+                    "ms per clip",
+                ],
+                rows,
+            ),
+        ]
+    return "\n\n".join(text)
+
+
+def with_results(readme, folder):
+    """The text of README.md with the results in place."""
+    begin, end = MARKERS
+    pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
+    return pattern.sub(lambda _: f"{begin}\n\n{results_text(folder)}\n\n{end}", readme)
+
+
+if __name__ == "__main__":
+    path = ROOT / "README.md"
+    path.write_text(with_results(path.read_text(), ROOT / "benchmarks/results" / CORPUS))
