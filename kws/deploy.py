@@ -84,7 +84,9 @@ CONTEST_TENSORS = "labels_softmax:0", "decoded_sample_data:0", "decoded_sample_d
 
 
 def load_graph(path):
-    """Function of a frozen contest graph: PCM float32 [16,000] -> probabilities [12], one thread.
+    """Function of a frozen contest graph: PCM float32 [16,000] -> probabilities [12].
+
+    It uses one thread if TensorFlow has not been used in this process before, or was told to use one.
 
     Raises CorpusError where the file is no graph with the contest's tensors.
     """
@@ -125,7 +127,9 @@ def to_litert(frozen, clips=None, whole=False):
     options = tf.lite.experimental.QuantizationDebugOptions(denylisted_nodes=front_end)
     with warnings.catch_warnings():
         # the converter's own helper uses an old interpreter and asks for ranges that it has measured
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs|.*tf.lite.Interpreter is deprecated")
+        warnings.filterwarnings(
+            "ignore", "Statistics for quantized inputs|.*tf.lite.Interpreter is deprecated"
+        )
         debugger = tf.lite.experimental.QuantizationDebugger(
             converter=converter, debug_dataset=representative, debug_options=options
         )

@@ -7,6 +7,7 @@ with --in-place they replace the notebooks. Whatever a notebook prints is shown 
 import argparse
 import os
 import re
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -62,7 +63,7 @@ def run(path, target):
     if os.name == "posix":
         client.km.transport = "ipc"  # nothing of a kernel's traffic then passes over the network
     try:
-        client.execute()
+        client.execute(stderr=subprocess.DEVNULL)  # what a kernel prints comes as messages, too
     except CellExecutionError as error:
         print(f"\n{path.name} stopped: {error.ename}: {error.evalue}", file=sys.stderr)
         return False
