@@ -62,7 +62,7 @@ def load_espeak():
     Returns
     -------
     say : function (text, voice, rate=175, pitch=50, pitch_range=50) -> float32 [n] in [-1, 1] at 22,050 Hz
-        `voice` is an espeak-ng name such as "en-us+f2", `rate` is in words a minute, `pitch` and `pitch_range` are 0-99.
+        `voice` is an espeak-ng name such as "en-us+f1", `rate` is in words a minute, `pitch` and `pitch_range` are 0-99.
 
     Raises
     ------

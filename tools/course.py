@@ -5,6 +5,7 @@ with --in-place they replace the notebooks. Whatever a notebook prints is shown 
 """
 
 import argparse
+import json
 import os
 import re
 import subprocess
@@ -77,6 +78,13 @@ def run(path, target):
     return True
 
 
+def note_time(work, name, seconds):
+    """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
+    path = work / "seconds.json"
+    noted = json.loads(path.read_text()) if path.exists() else {}
+    path.write_text(json.dumps({name: seconds} | noted, indent=1, sort_keys=True) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -97,10 +105,11 @@ def main():
         target = path if args.in_place else work / "notebooks" / path.name
         if not run(path, target):
             sys.exit(f"The page with the whole error: {target}")
-        print(f"--- {path.name}: {time.time() - start:.0f} s", flush=True)
-    print(
-        f"\n{time.time() - begin:.0f} s in all; the executed notebooks are in {'place' if args.in_place else work / 'notebooks'}"
-    )
+        seconds = round(time.time() - start)
+        note_time(work, path.stem, seconds)
+        print(f"--- {path.name}: {seconds} s", flush=True)
+    where = "place" if args.in_place else work / "notebooks"
+    print(f"\n{time.time() - begin:.0f} s in all; the executed notebooks are in {where}")
 
 
 if __name__ == "__main__":
