@@ -9,8 +9,9 @@ __all__ = ['log_spectrogram', 'log_mel_picture', 'describe_clip', 'find_anomalie
 import librosa
 import numpy as np
 import pandas as pd
+import scipy.stats
 from sklearn.decomposition import PCA
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import RobustScaler
 from tqdm import tqdm
 
 # %% ../1_visualize.ipynb #cell-004
@@ -49,8 +50,8 @@ def find_anomalies(clips, components=10):
 
     Returns
     -------
-    DataFrame with the columns of `clips`, pc1 ..., oddity (distance from the centre in standard deviations of each
-    component), peak, rms, offset (mean sample: a constant voltage), clipped (share of samples at full scale).
+    DataFrame with the columns of `clips`, pc1 ..., oddity (root mean square of the components, each
+    from its median and in units of its interquartile range / 1.35), peak, rms, offset (mean sample: a constant voltage), clipped (share of samples at full scale).
     """
     descriptions, facts = [], []
     for row in tqdm(clips.itertuples(), total=len(clips), desc="describing", unit="clip", mininterval=1):
@@ -58,8 +59,9 @@ def find_anomalies(clips, components=10):
         descriptions.append(describe_clip(clip))
         size = np.abs(clip)
         facts.append((size.max(), np.sqrt(np.mean(clip**2)), clip.mean(), np.mean(size > 0.999)))
-    points = PCA(min(components, len(clips))).fit_transform(StandardScaler().fit_transform(descriptions))
+    points = PCA(min(components, len(clips))).fit_transform(RobustScaler().fit_transform(descriptions))
     found = pd.DataFrame(facts, columns=["peak", "rms", "offset", "clipped"], index=clips.index)
-    found["oddity"] = np.sqrt(np.mean((points / points.std(0)) ** 2, axis=1))
+    spread = scipy.stats.iqr(points, axis=0, scale="normal")
+    found["oddity"] = np.sqrt(np.mean(((points - np.median(points, axis=0)) / spread) ** 2, axis=1))
     pcs = pd.DataFrame(points[:, :3], columns=["pc1", "pc2", "pc3"], index=clips.index)
     return pd.concat([clips, pcs, found], axis=1)

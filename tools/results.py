@@ -1,6 +1,6 @@
 """Put the committed results into README.md, between its markers: python tools/results.py
 
-The numbers come from benchmarks/results/<corpus>/: results.json, experiments.csv and, if there is one, peers.csv.
+The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, and seconds.json.
 """
 
 import json
@@ -80,13 +80,30 @@ def results_text(folder):
     return "\n\n".join(text)
 
 
+def times_text(folder):
+    """Markdown of the running times of three runs, each the first one of its working folder."""
+    runs = {
+        "`smoke`, synthetic": "synthetic-smoke",
+        "`sample`, synthetic": "synthetic",
+        "`full`, real speech": CORPUS,
+    }
+    seconds = {
+        title: json.loads((folder / name / "seconds.json").read_text()) for title, name in runs.items()
+    }
+    names = sorted(seconds["`full`, real speech"])
+    rows = [[f"[{name}]({name}.ipynb)", *(column[name] for column in seconds.values())] for name in names]
+    rows.append(["all", *(sum(column.values()) for column in seconds.values())])
+    return "Running times in seconds, first run, 2 CPU cores:\n\n" + table(["notebook", *seconds], rows)
+
+
 def with_results(readme, folder):
     """The text of README.md with the results in place."""
     begin, end = MARKERS
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    return pattern.sub(lambda _: f"{begin}\n\n{results_text(folder)}\n\n{end}", readme)
+    text = f"{results_text(folder / CORPUS)}\n\n{times_text(folder)}"
+    return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", readme)
 
 
 if __name__ == "__main__":
     path = ROOT / "README.md"
-    path.write_text(with_results(path.read_text(), ROOT / "benchmarks/results" / CORPUS))
+    path.write_text(with_results(path.read_text(), ROOT / "benchmarks/results"))
