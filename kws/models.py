@@ -11,14 +11,13 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import pandas as pd
 import scipy.stats
 from keras import layers
 from sklearn.metrics import accuracy_score, f1_score
 
 # %% ../3_sample_experiments.ipynb #cell-004
 from .preprocess import FRAMES, MEL, FrontEnd
-from .split import LABELS, CorpusError
+from .split import CLIP_SAMPLES, LABELS, CorpusError
 
 # %% ../3_sample_experiments.ipynb #cell-009
 FEATURE_SHAPE = (FRAMES, MEL["n_mels"])
@@ -154,7 +153,7 @@ def with_front_end(body, feature, statistics):
 
     `statistics` is what the store of `feature` keeps: mean and deviation, 40 numbers each.
     """
-    pcm = keras.Input((16_000,), name="pcm")
+    pcm = keras.Input((CLIP_SAMPLES,), name="pcm")
     logits = body(FrontEnd(feature, **statistics, name="front_end")(pcm))
     return keras.Model(pcm, layers.Softmax(name="labels_softmax")(logits), name=body.name)
 

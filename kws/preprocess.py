@@ -129,8 +129,8 @@ def stretch(pcm, seed, most=0.15):
     position = (tf.range(CLIP_SAMPLES, dtype=tf.float32) - middle) * rate + middle
     left = tf.cast(tf.floor(position), tf.int32)
     weight = position - tf.floor(position)
-    padded = tf.pad(pcm, [[0, 0], [1, 2]])
-    index = tf.clip_by_value(left + 1, 0, CLIP_SAMPLES + 1)
+    padded = tf.pad(pcm, [[0, 0], [2, 2]])
+    index = tf.clip_by_value(left + 2, 0, CLIP_SAMPLES + 2)
     before, after = tf.gather(padded, index, batch_dims=1), tf.gather(padded, index + 1, batch_dims=1)
     return before + weight * (after - before)
 
@@ -168,7 +168,7 @@ def spec_augment(features, seed, frames=10, bins=5):
 
     def keep(size, most, seeds):
         band = tf.random.stateless_uniform([n, 1], seeds[0], 0, most + 1, tf.int32)
-        start = tf.random.stateless_uniform([n, 1], seeds[1], 0, size - most, tf.int32)
+        start = tf.random.stateless_uniform([n, 1], seeds[1], 0, size - most + 1, tf.int32)
         position = tf.range(size)[None]
         return tf.cast((position < start) | (position >= start + band), features.dtype)
 

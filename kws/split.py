@@ -301,7 +301,8 @@ def make_synthetic(folder, profile="sample", seed=0):
     in blocks of twenty.
     """
     folder = Path(folder)
-    if (folder / ".complete").exists():
+    complete = folder / ".complete"
+    if complete.exists():
         return folder
     make_noises(folder / "train/audio" / NOISE_WORD, SYNTHETIC_SIZES[profile][3], seed)
     jobs, solution = synthetic_jobs(folder, profile, seed)
@@ -315,7 +316,7 @@ def make_synthetic(folder, profile="sample", seed=0):
     solution["Usage"] = np.where(np.random.default_rng(seed).random(len(solution)) < 0.3, "Public", "Private")
     solution.to_csv(folder / "solution.csv", index=False)
     solution.assign(label="silence")[["fname", "label"]].to_csv(folder / "sample_submission.csv", index=False)
-    (folder / ".complete").touch()
+    complete.touch()
     return folder
 
 # %% ../0_split.ipynb #cell-039
@@ -325,7 +326,8 @@ def get_corpus(corpus="synthetic", profile="sample", seed=0):
     Raises CorpusError where there is no such folder or it holds no words.
     """
     if corpus == "synthetic":
-        return make_synthetic(Path("data/raw") / work_dir(corpus, profile).name, profile, seed)
+        name = work_dir(corpus, profile).name + (f"-seed{seed}" if seed else "")
+        return make_synthetic(Path("data/raw") / name, profile, seed)
     folder = Path(corpus)
     if not folder.is_dir():
         raise CorpusError(f"{corpus}: there is no such folder. Use CORPUS=synthetic or the path of a corpus")
@@ -398,9 +400,12 @@ def read_clip(path, start=0, gain=1.0):
 # %% ../0_split.ipynb #cell-049
 def read_lists(folder):
     """The official lists as a dict {"<word>/<file>": split}; empty if the corpus brings none."""
-    train = Path(folder) / "train"
-    lists = {"val": train / "validation_list.txt", "test": train / "testing_list.txt"}
-    there = [path for path in lists.values() if path.exists()]
+    names = {"val": "validation_list.txt", "test": "testing_list.txt"}
+    places = [Path(folder) / "train", Path(folder) / "train/audio"]
+    lists = {
+        split: place / name for split, name in names.items() for place in places if (place / name).exists()
+    }
+    there = list(lists.values())
     if not there:
         return {}
     if len(there) == 1:
@@ -493,7 +498,7 @@ SMOKE_SIZES = {"train": 24, "val": 12, "test": 12}
 
 
 def draw_sample(manifest, sizes, seed=0):
-    """Boolean mask of a balanced sample: at most `sizes[split]` random rows of each label in each split."""
+    """Boolean mask of a sample: at most `sizes[split]` random rows of each label in each split."""
     order = np.random.default_rng(seed).permutation(len(manifest))
     shuffled = manifest.iloc[order]
     rank = shuffled.groupby(["split", "label"]).cumcount().reindex(manifest.index)

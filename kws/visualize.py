@@ -51,7 +51,8 @@ def find_anomalies(clips, components=10):
     Returns
     -------
     DataFrame with the columns of `clips`, pc1 ..., oddity (root mean square of the components, each
-    from its median and in units of its interquartile range / 1.35), peak, rms, offset (mean sample: a constant voltage), clipped (share of samples at full scale).
+    from its median and in units of its interquartile range / 1.35), peak, rms, offset (mean sample: a constant voltage),
+    clipped (share of samples at full scale).
     """
     descriptions, facts = [], []
     for row in tqdm(clips.itertuples(), total=len(clips), desc="describing", unit="clip", mininterval=1):

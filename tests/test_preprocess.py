@@ -103,6 +103,16 @@ def test_stretch_moves_pitch():
     assert 840 < hertz.min() < 900 and 1_100 < hertz.max() < 1_160
 
 
+def test_stretch_brings_in_zeros_on_both_sides():
+    out = np.array(stretch(np.full((50, CLIP_SAMPLES), 0.5, "float32"), (0, 1), most=0.15))
+    for clip in out:
+        inside = np.flatnonzero(clip > 0)
+        assert np.isclose(clip[inside], 0.5).sum() >= len(inside) - 2, (
+            "something between silence and the clip"
+        )
+    assert (out[:, 0] == 0).any() and (out[:, -1] == 0).any()
+
+
 def test_noise_has_its_share_and_level():
     noise = tf.constant(np.random.default_rng(0).standard_normal(100_000).astype("float32"))
     levels = np.array(

@@ -207,7 +207,7 @@ def test_errors_name_the_way_out(small_corpus, tmp_path):
     (small_corpus / "train/testing_list.txt").write_text("yes/gone_nohash_0.wav\n")
     with pytest.raises(CorpusError, match="the other list is missing"):
         make_manifest(small_corpus, tmp_path)
-    (small_corpus / "train/validation_list.txt").write_text("yes/gone_nohash_1.wav\n")
+    (small_corpus / "train/audio/validation_list.txt").write_text("yes/gone_nohash_1.wav\n")
     with pytest.raises(CorpusError, match="name no recording"):
         make_manifest(small_corpus, tmp_path)
 

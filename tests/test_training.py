@@ -71,8 +71,21 @@ def test_interrupted_training_goes_on(copy, corpus, manifest, monkeypatch):
         train(copy, corpus, manifest, "linear", epochs=4)
     assert not (copy / "linear.keras").exists()
     monkeypatch.undo()
-    history = pd.read_csv(train(copy, corpus, manifest, "linear", epochs=4).with_suffix(".csv"))
+    path = train(copy, corpus, manifest, "linear", epochs=4)
+    history = pd.read_csv(path.with_suffix(".csv"))
+    assert json.loads(path.with_suffix(".json").read_text())["seconds"] == round(history.seconds.sum())
     assert history.epoch.tolist() == [0, 1, 2, 3], "epochs that were done were done again"
+
+
+def test_the_best_epoch_survives_an_interruption(copy, corpus, manifest):
+    settings = training.run_settings("linear", manifest, 4, 0)
+    best, callbacks = training.callbacks_for(copy, "linear", settings)
+    assert callbacks[1].best is None or callbacks[1].best == -np.inf
+    best.with_name(best.name.replace(".weights.h5", "-backup")).mkdir()
+    best.with_name(best.name.replace(".weights.h5", ".csv")).write_text(
+        "epoch,val_accuracy\n0,0.3\n1,0.9\n2,0.5\n"
+    )
+    assert training.callbacks_for(copy, "linear", settings)[1][1].best == 0.9
 
 
 def test_nan_stops_with_a_message(copy, corpus, manifest, monkeypatch):
