@@ -71,6 +71,10 @@ def run(path, target):
     except DeadKernelError:
         print(f"\n{path.name} stopped: its kernel died, probably for want of memory", file=sys.stderr)
         return False
+    except AssertionError as error:
+        if client.km is None:  # so nbclient ends when Ctrl-C has made it shut the kernel down
+            raise KeyboardInterrupt from error
+        raise
     finally:
         tidy(notebook)
         target.parent.mkdir(parents=True, exist_ok=True)
