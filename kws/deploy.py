@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 # %% ../5_freeze_and_pi.ipynb #cell-005
-from .split import CLIP_SAMPLES, LABELS, SAMPLE_RATE, CorpusError
+from .split import CLIP_SAMPLES, SAMPLE_RATE, CorpusError
 
 # %% ../5_freeze_and_pi.ipynb #cell-010
 def freeze(model):
@@ -34,7 +34,7 @@ def contest_graph(model):
             contents=wav_data, desired_channels=1, desired_samples=CLIP_SAMPLES, name="decoded_sample_data"
         )
         probabilities = model(tf.reshape(decoded.audio, [1, CLIP_SAMPLES]), training=False)
-        return tf.reshape(probabilities, [len(LABELS)], name="labels_softmax")
+        return tf.reshape(probabilities, [model.output_shape[-1]], name="labels_softmax")
 
     function = tf.function(label_wav).get_concrete_function(tf.TensorSpec([], tf.string, name="wav_data"))
     return convert_variables_to_constants_v2(function).graph.as_graph_def()

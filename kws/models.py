@@ -17,30 +17,30 @@ from sklearn.metrics import accuracy_score, f1_score
 
 # %% ../3_sample_experiments.ipynb #cell-004
 from .preprocess import FRAMES, MEL, FrontEnd
-from .split import CLIP_SAMPLES, LABELS, CorpusError
+from .split import CLIP_SAMPLES, CorpusError, labels_of
 
 # %% ../3_sample_experiments.ipynb #cell-009
 FEATURE_SHAPE = (FRAMES, MEL["n_mels"])
 
 
-def linear():
+def linear(classes=12):
     """Multinomial logistic regression on the whole feature."""
     return keras.Sequential(
-        [keras.Input(FEATURE_SHAPE), layers.Flatten(), layers.Dense(len(LABELS))], name="linear"
+        [keras.Input(FEATURE_SHAPE), layers.Flatten(), layers.Dense(classes)], name="linear"
     )
 
 # %% ../3_sample_experiments.ipynb #cell-011
-def dnn():
+def dnn(classes=12):
     """Fully connected network with three hidden layers of 144 units and dropout."""
     hidden = [
         layer for _ in range(3) for layer in (layers.Dense(144, activation="relu"), layers.Dropout(0.2))
     ]
     return keras.Sequential(
-        [keras.Input(FEATURE_SHAPE), layers.Flatten(), *hidden, layers.Dense(len(LABELS))], name="dnn"
+        [keras.Input(FEATURE_SHAPE), layers.Flatten(), *hidden, layers.Dense(classes)], name="dnn"
     )
 
 # %% ../3_sample_experiments.ipynb #cell-013
-def ds_cnn_s(channels=64, blocks=4):
+def ds_cnn_s(classes=12, channels=64, blocks=4):
     """DS-CNN-S of Hello Edge (arXiv:1711.07128), on the first 10 MFCCs of every second frame."""
 
     def normalise(x):
@@ -53,10 +53,10 @@ def ds_cnn_s(channels=64, blocks=4):
         x = normalise(layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x))
         x = normalise(layers.Conv2D(channels, 1, use_bias=False)(x))
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
-    return keras.Model(mfcc, layers.Dense(len(LABELS))(x), name="ds_cnn_s")
+    return keras.Model(mfcc, layers.Dense(classes)(x), name="ds_cnn_s")
 
 # %% ../3_sample_experiments.ipynb #cell-015
-def tc_resnet14(widths=(36, 36, 48, 48, 72, 72), first=24, dropout=0.2):
+def tc_resnet14(classes=12, widths=(36, 36, 48, 48, 72, 72), first=24, dropout=0.2):
     """TC-ResNet14-1.5 (arXiv:1904.03814): temporal convolutions of length 9 with the mel bins as channels."""
 
     def convolve(x, width, stride=1, length=9):
@@ -71,11 +71,11 @@ def tc_resnet14(widths=(36, 36, 48, 48, 72, 72), first=24, dropout=0.2):
         x = convolve(layers.ReLU()(convolve(x, width, stride)), width)
         x = layers.ReLU()(layers.Add()([x, shortcut]))
     x = layers.Dropout(dropout)(layers.GlobalAveragePooling1D()(x))
-    return keras.Model(mel, layers.Dense(len(LABELS))(x), name="tc_resnet14")
+    return keras.Model(mel, layers.Dense(classes)(x), name="tc_resnet14")
 
 # %% ../3_sample_experiments.ipynb #cell-017
 class Entry(NamedTuple):
-    """A model of the zoo: the feature it reads (a key of FEATURES) and a function that builds its Keras body."""
+    """A model of the zoo: the feature it reads (a key of FEATURES) and a function (classes) -> Keras body."""
 
     feature: str
     build: object
@@ -119,7 +119,7 @@ def compile_model(body, steps, learning_rate=3e-3, weight_decay=1e-3, label_smoo
 def score(labels, predicted):
     """Accuracy with its 95 % interval (Wilson), macro F1 and chance level of integer labels against predictions.
 
-    Chance is the better of guessing evenly and always saying the most frequent label.
+    Chance is to always say the most frequent label.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     right = int((labels == predicted).sum())
@@ -130,22 +130,22 @@ def score(labels, predicted):
         "high": high,
         "n": len(labels),
         "f1": f1_score(labels, predicted, average="macro", labels=np.unique(labels)),
-        "chance": max(1 / len(LABELS), np.bincount(labels).max() / len(labels)),
+        "chance": np.bincount(labels).max() / len(labels),
     }
 
 # %% ../3_sample_experiments.ipynb #cell-028
 def label_numbers(manifest):
-    """Integer labels [rows] in the order of LABELS."""
-    return manifest.label.map({label: i for i, label in enumerate(LABELS)}).to_numpy()
+    """Integer labels [rows] of a manifest, in the order of its label list."""
+    return manifest.label.cat.codes.to_numpy().astype(int)
 
 
 def stored_features(store, manifest, rows):
-    """Normalised features [rows, 98, 40] and one-hot labels [rows, 12] of some rows (a boolean mask) from a store."""
+    """Normalised features [rows, 98, 40] and one-hot labels [rows, classes] of some rows (a boolean mask) from a store."""
     statistics = store.attrs["statistics"]
     features = (store[np.flatnonzero(rows)] - np.float32(statistics["mean"])) / np.float32(
         statistics["deviation"]
     )
-    return features, keras.utils.to_categorical(label_numbers(manifest)[rows], len(LABELS))
+    return features, keras.utils.to_categorical(label_numbers(manifest)[rows], len(labels_of(manifest)))
 
 # %% ../3_sample_experiments.ipynb #cell-037
 def with_front_end(body, feature, statistics):

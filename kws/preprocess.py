@@ -24,9 +24,9 @@ from tqdm import tqdm
 # %% ../2_preprocess_augment.ipynb #cell-004
 from kws.split import (
     CLIP_SAMPLES,
-    LABELS,
     SAMPLE_RATE,
     CorpusError,
+    labels_of,
     manifest_hash,
     noise_stretches,
     read_clip,
@@ -178,8 +178,8 @@ def spec_augment(features, seed, frames=10, bins=5):
     return features
 
 # %% ../2_preprocess_augment.ipynb #cell-047
-def training_batches(pcm, labels, noise, front_end, batch_size=100, seed=0, rows=None):
-    """Dataset of (features [batch, 98, 40], one-hot labels [batch, 12]), augmented anew in each epoch.
+def training_batches(pcm, labels, noise, front_end, batch_size=100, seed=0, rows=None, classes=12):
+    """Dataset of (features [batch, 98, 40], one-hot labels [batch, classes]), augmented anew in each epoch.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def training_batches(pcm, labels, noise, front_end, batch_size=100, seed=0, rows
         clips = tf.cast(tf.gather(pcm, rows), tf.float32) / 32_768
         clips = shift(stretch(clips, seeds[0]), seeds[1])
         clips = add_noise(gain(clips, seeds[2]), noise, seeds[3])
-        return spec_augment(front_end(clips), seeds[4]), tf.one_hot(tf.gather(labels, rows), len(LABELS))
+        return spec_augment(front_end(clips), seeds[4]), tf.one_hot(tf.gather(labels, rows), classes)
 
     shuffled = tf.data.Dataset.from_tensor_slices(rows).shuffle(len(rows), seed=seed).batch(batch_size)
     seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
@@ -243,7 +243,7 @@ def store_record(feature, manifest):
     written_by = f"{'bcolz' if bcolz else 'blosc2'} {version}"
     return {
         **feature_parameters(feature),
-        "labels": list(LABELS),
+        "labels": list(labels_of(manifest)),
         "manifest": manifest_hash(manifest),
         "written_by": written_by,
     }

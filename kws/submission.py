@@ -68,7 +68,7 @@ def predict_clips(model, paths, target, version="", batch_size=256):
     state = hashlib.sha1(f"{version}{[str(p) for p in paths]}".encode()).hexdigest()
     known = json.loads(note.read_text()) if note.exists() else {}
     if known.get("state") != state or not (part.exists() or target.exists()):
-        np.lib.format.open_memmap(part, "w+", "float32", (len(paths), len(LABELS)))[:] = np.nan
+        np.lib.format.open_memmap(part, "w+", "float32", (len(paths), model.output_shape[-1]))[:] = np.nan
         known = {"state": state, "unreadable": []}
         note.write_text(json.dumps(known))
     if part.exists():
@@ -82,7 +82,7 @@ def predict_clips(model, paths, target, version="", batch_size=256):
 
 def fill_rows(model, paths, rows, unreadable, batch_size):
     """Fill those of `rows` (float32 [n, 12] on disk) that are NaN with the probabilities of their clips."""
-    todo, silence = np.flatnonzero(np.isnan(rows[:, 0])), np.eye(len(LABELS))[LABELS.index("silence")]
+    todo, silence = np.flatnonzero(np.isnan(rows[:, 0])), np.eye(rows.shape[1])[LABELS.index("silence")]
     at = 0
     with tqdm(
         total=len(paths), initial=len(paths) - len(todo), desc="predicting", unit="clip", mininterval=1
@@ -96,17 +96,17 @@ def fill_rows(model, paths, rows, unreadable, batch_size):
     rows.flush()
 
 # %% ../6_submission.ipynb #cell-016
-def write_submission(paths, probabilities, target):
+def write_submission(paths, probabilities, target, labels=LABELS):
     """Write fname,label with the most probable label of each clip; returns the DataFrame."""
-    labels = np.array(LABELS)[np.argmax(probabilities, axis=1)]
-    submission = pd.DataFrame({"fname": [Path(p).name for p in paths], "label": labels})
+    predicted = np.array(labels)[np.argmax(probabilities, axis=1)]
+    submission = pd.DataFrame({"fname": [Path(p).name for p in paths], "label": predicted})
     part = Path(target).with_suffix(".part")
     submission.to_csv(part, index=False)
     part.replace(target)
     return submission
 
 # %% ../6_submission.ipynb #cell-017
-def check_submission(target, paths):
+def check_submission(target, paths, labels=LABELS):
     """Raise CorpusError, naming the first wrong line, unless a CSV is a submission for exactly these clips in this order."""
     lines = Path(target).read_text().splitlines()
     if not lines or lines[0] != "fname,label":
@@ -117,21 +117,20 @@ def check_submission(target, paths):
             raise CorpusError(
                 f"{target}, line {number}: {name or 'nothing'} where {Path(path).name} is expected"
             )
-        if label not in LABELS:
+        if label not in labels:
             raise CorpusError(
-                f"{target}, line {number}: {label or 'nothing'} is none of the labels {', '.join(LABELS)}"
+                f"{target}, line {number}: {label or 'nothing'} is none of the labels {', '.join(labels)}"
             )
     if len(lines) - 1 != len(paths):
         raise CorpusError(f"{target}: {len(lines) - 1:,} clips where {len(paths):,} are expected")
 
 # %% ../6_submission.ipynb #cell-024
-def score_submission(target, solution):
+def score_submission(target, solution, labels=LABELS):
     """Accuracy with interval, F1 and chance of a submission against a solution (fname, label, Usage), overall and by Usage."""
     both = pd.read_csv(solution, dtype=str).merge(
         pd.read_csv(target, dtype=str), on="fname", suffixes=("", "_predicted")
     )
-    numbers = {label: i for i, label in enumerate(LABELS)}
-    truth, predicted = both.label.map(numbers), both.label_predicted.map(numbers)
+    truth, predicted = (pd.Categorical(column, labels).codes for column in (both.label, both.label_predicted))
     boards = {"all": both.Usage != ""} | {usage: both.Usage == usage for usage in ("Public", "Private")}
     return pd.DataFrame(
         {board: score(truth[mask], predicted[mask]) for board, mask in boards.items() if mask.any()}

@@ -34,7 +34,16 @@ from kws.models import (
     with_front_end,
 )
 from .preprocess import FrontEnd, open_store, read_noise, training_batches, write_store
-from .split import LABELS, CorpusError, get_corpus, make_manifest, manifest_hash, work_dir
+from kws.split import (
+    COMMANDS,
+    CorpusError,
+    get_corpus,
+    is_unseen,
+    labels_of,
+    make_manifest,
+    manifest_hash,
+    work_dir,
+)
 
 # %% ../4_full_training.ipynb #cell-009
 EPOCHS = {"smoke": 20, "sample": 25, "full": 60}
@@ -53,7 +62,7 @@ def best_of_sample(work):
 # %% ../4_full_training.ipynb #cell-012
 def epoch_rows(labels, most=4):
     """Row numbers of one epoch: clips of labels with fewer clips than the median label repeat, up to `most` times."""
-    counts = np.bincount(labels, minlength=len(LABELS))
+    counts = np.bincount(labels)
     repeats = np.clip(np.round(np.median(counts[counts > 0]) / np.maximum(counts, 1)), 1, most).astype(int)
     return np.repeat(np.arange(len(labels)), repeats[labels])
 
@@ -125,8 +134,11 @@ def train(work, folder, manifest, name, epochs, seed=0, logdir=None):
     labels = label_numbers(manifest)[train_rows]
     pcm = open_store(work, "pcm", manifest)[np.flatnonzero(train_rows)]
     front_end = FrontEnd(feature, **store.attrs["statistics"])
-    batches = training_batches(pcm, labels, read_noise(folder), front_end, seed=seed, rows=epoch_rows(labels))
-    body = compile_model(build(), epochs * len(batches))
+    classes = len(labels_of(manifest))
+    batches = training_batches(
+        pcm, labels, read_noise(folder), front_end, seed=seed, rows=epoch_rows(labels), classes=classes
+    )
+    body = compile_model(build(classes), epochs * len(batches))
     best, callbacks = callbacks_for(work, name, settings, logdir)
     val = stored_features(store, manifest, val_rows)
     history = body.fit(
@@ -157,12 +169,17 @@ def predict_rows(model, store, rows, batch_size=256):
 
 
 def evaluate(model, work, manifest, split):
-    """Scores of the spoken clips and of silence in one split: DataFrame, and the true and predicted label numbers."""
+    """Scores of one split, and its true and predicted label numbers.
+
+    The DataFrame has a row each for spoken clips, for those among them of words that training never heard, for silence,
+    and for all.
+    """
     rows = np.flatnonzero(manifest.split == split)
     labels = label_numbers(manifest)[rows]
     predicted = predict_rows(model, open_store(work, "pcm", manifest), rows).argmax(1)
-    spoken = labels != LABELS.index("silence")
-    parts = {"spoken": spoken, "silence": ~spoken, "all": np.full(len(rows), True)}
+    spoken = (manifest.speaker[rows] != "").to_numpy()
+    unseen = is_unseen(manifest).to_numpy()[rows]
+    parts = {"spoken": spoken, "unseen words": unseen, "silence": ~spoken, "all": np.full(len(rows), True)}
     table = pd.DataFrame(
         {
             f"{split}, {part}": score(labels[mask], predicted[mask])
@@ -200,7 +217,12 @@ def main(arguments=None):
         prog="python -m kws.training", description="Train a model of the zoo on a whole corpus."
     )
     parser.add_argument(
-        "--corpus", default="synthetic", help="synthetic, or the path of a corpus (default: %(default)s)"
+        "--corpus",
+        default="synthetic",
+        help="synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--words", nargs="+", default=COMMANDS, help="the commands (default: the contest's ten)"
     )
     parser.add_argument("--profile", default="sample", choices=EPOCHS, help="default: %(default)s")
     parser.add_argument("--model", default="tc_resnet14", choices=ZOO, help="default: %(default)s")
@@ -210,7 +232,7 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         work, folder = work_dir(args.corpus, args.profile), get_corpus(args.corpus, args.profile, args.seed)
-        manifest = make_manifest(folder, work, args.profile, args.seed)
+        manifest = make_manifest(folder, work, args.profile, args.seed, tuple(args.words))
         for feature in ("pcm", ZOO[args.model].feature):
             write_store(work, feature, manifest)
         path = train(

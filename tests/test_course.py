@@ -8,9 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+
+from kws import split
 
 NOTEBOOKS = sorted(ROOT.glob("[0-6]_*.ipynb"))
 
@@ -87,6 +90,25 @@ def test_seven_notebooks_end_to_end(course):
     again = run_course(course)
     assert again.returncode == 0
     assert made == {p: p.stat().st_mtime_ns for p in made}, "the second run made again what was there"
+
+
+@pytest.mark.timeout(400)
+def test_own_words_end_to_end(course, tmp_path):
+    corpus, say = tmp_path / "mine", split.load_espeak()
+    for i, voice in enumerate(split.make_voices(24)):
+        for word in ("computer", "lights", "window", "music", "two"):
+            clip = split.utter(say, voice, word, np.random.default_rng(i))
+            place = "test/audio" if i > 20 else f"train/audio/{word}"
+            split.write_wav(corpus / place / f"{voice.speaker}{word if i > 20 else ''}_{i}.wav", clip)
+    noise = 0.05 * split.coloured_noise(40 * 16_000, 1, np.random.default_rng(0))
+    split.write_wav(corpus / "train/audio/_background_noise_/room.wav", noise)
+    done = run_course(course, CORPUS=str(corpus), WORDS="computer lights")
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    work, labels = course / "data/mine-smoke", ["silence", "unknown", "computer", "lights"]
+    assert (work / "labels.txt").read_text().split() == labels
+    submission = pd.read_csv(work / "submission.csv")
+    assert len(submission) == 15 and set(submission.label) <= set(labels)
+    assert (submission.label != "silence").any()
 
 
 def test_a_bad_corpus_gets_one_clear_message(course, tmp_path):

@@ -11,10 +11,16 @@ from kws.split import (
     CLIP_SAMPLES,
     LABELS,
     SAMPLE_SIZES,
-    WORDS,
+    SPOKEN_WORDS,
     CorpusError,
+    check_wav,
     coloured_noise,
+    draw_sample,
     get_corpus,
+    is_unseen,
+    label_list,
+    labels_of,
+    lay_out,
     load_espeak,
     make_manifest,
     make_synthetic,
@@ -24,9 +30,11 @@ from kws.split import (
     read_clip,
     read_manifest,
     silence_clips,
-    wav_fault,
+    speaker_of,
+    utter,
     which_split,
     work_dir,
+    write_wav,
 )
 
 
@@ -83,9 +91,9 @@ def test_coloured_noise_falls_with_frequency(exponent, slope_db):
 
 def test_synthetic_corpus(corpus):
     wavs = sorted(corpus.glob("train/audio/[!_]*/*.wav"))
-    assert {p.parent.name for p in wavs} == set(WORDS)
-    assert len(wavs) == 20 * len(WORDS)
-    assert not any(wav_fault(p) for p in [*wavs, *corpus.glob("test/audio/*.wav")])
+    assert {p.parent.name for p in wavs} == set(SPOKEN_WORDS)
+    assert len(wavs) == 20 * len(SPOKEN_WORDS)
+    assert not any(check_wav(p)[0] for p in [*wavs, *corpus.glob("test/audio/*.wav")])
     lengths = np.array([soundfile.info(p).frames for p in wavs])
     assert lengths.max() == CLIP_SAMPLES and 0.03 < (lengths < CLIP_SAMPLES).mean() < 0.2
     solution = pd.read_csv(corpus / "solution.csv")
@@ -111,10 +119,13 @@ def test_manifest(corpus, tmp_path):
     manifest = make_manifest(corpus, tmp_path, "sample")
     spoken = manifest[manifest.speaker != ""]
     assert len(spoken) == 600
-    assert spoken.groupby("speaker").split.nunique().max() == 1
-    assert (spoken.split == spoken.path.map(which_split)).all()
-    assert set(manifest.label) == set(LABELS)
-    largest = manifest[manifest["sample"]].groupby(["split", "label"]).size().groupby("split").max()
+    sides = spoken.split.replace("held", "train").groupby(spoken.speaker).nunique()
+    assert sides.max() == 1
+    assert (spoken.split.replace("held", "train") == spoken.path.map(which_split)).all()
+    assert labels_of(manifest) == LABELS and set(manifest.label) == set(LABELS)
+    largest = (
+        manifest[manifest["sample"]].groupby(["split", "label"], observed=True).size().groupby("split").max()
+    )
     assert all(largest[split] <= size for split, size in SAMPLE_SIZES.items())
     before = (tmp_path / "manifest.csv").stat().st_mtime_ns
     assert manifest_hash(make_manifest(corpus, tmp_path, "sample")) == manifest_hash(manifest)
@@ -122,9 +133,9 @@ def test_manifest(corpus, tmp_path):
 
 
 def test_manifest_notices_a_new_clip(small_corpus, tmp_path):
-    first = make_manifest(small_corpus, tmp_path)
+    first = make_manifest(small_corpus, tmp_path, words=("yes",))
     shutil.copy(first.path[0], small_corpus / "train/audio/yes/0f0f0f0f_nohash_0.wav")
-    assert len(make_manifest(small_corpus, tmp_path)) == len(first) + 1
+    assert len(make_manifest(small_corpus, tmp_path, words=("yes",))) == len(first) + 1
 
 
 def test_no_second_of_noise_is_in_two_splits(corpus):
@@ -141,7 +152,7 @@ def test_lists_decide_and_missing_names_are_told(small_corpus, tmp_path, capsys)
     names = sorted(p.name for p in small_corpus.glob("train/audio/yes/*.wav"))
     for file, name in (("validation_list.txt", names[0]), ("testing_list.txt", names[1])):
         (small_corpus / "train" / file).write_text(f"yes/{name}\nbed/{name}\nyes/gone_nohash_0.wav\n")
-    manifest = make_manifest(small_corpus, tmp_path)
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
     speakers = manifest[manifest.speaker != ""].groupby("split").speaker.unique()
     assert list(speakers["val"]) == [names[0][:8]] and list(speakers["test"]) == [names[1][:8]]
     assert "yes/gone_nohash_0.wav" in capsys.readouterr().out
@@ -169,7 +180,7 @@ def bad_wavs(folder, good):
 
 def test_bad_files_are_listed_and_the_rest_goes_on(small_corpus, tmp_path):
     reasons = bad_wavs(small_corpus / "train/audio/yes", next(small_corpus.glob("train/audio/yes/*.wav")))
-    manifest = make_manifest(small_corpus, tmp_path)
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
     assert (manifest.speaker != "").sum() == 20
     skipped = pd.read_csv(tmp_path / "skipped.csv")
     assert len(skipped) == len(reasons)
@@ -206,10 +217,10 @@ def test_errors_name_the_way_out(small_corpus, tmp_path):
         read_manifest(tmp_path)
     (small_corpus / "train/testing_list.txt").write_text("yes/gone_nohash_0.wav\n")
     with pytest.raises(CorpusError, match="the other list is missing"):
-        make_manifest(small_corpus, tmp_path)
+        make_manifest(small_corpus, tmp_path, words=("yes",))
     (small_corpus / "train/audio/validation_list.txt").write_text("yes/gone_nohash_1.wav\n")
     with pytest.raises(CorpusError, match="name no recording"):
-        make_manifest(small_corpus, tmp_path)
+        make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
 def test_a_speaker_in_two_splits_is_refused(small_corpus, tmp_path):
@@ -217,23 +228,186 @@ def test_a_speaker_in_two_splits_is_refused(small_corpus, tmp_path):
     (small_corpus / "train/testing_list.txt").write_text(f"yes/{name}\n")
     (small_corpus / "train/validation_list.txt").write_text(f"bed/{name}\n")
     with pytest.raises(CorpusError, match=f"more than one split, the first: {name[:8]}"):
-        make_manifest(small_corpus, tmp_path)
+        make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
 def test_no_noise_and_no_speakers_for_a_split(small_corpus, tmp_path):
     shutil.rmtree(small_corpus / "train/audio/_background_noise_")
     with pytest.raises(CorpusError, match="make_noises"):
-        make_manifest(small_corpus, tmp_path)
+        make_manifest(small_corpus, tmp_path, words=("yes",))
     for path in list(small_corpus.glob("train/audio/*/*.wav")):
         if which_split(path.name) == "val":
             path.unlink()
     with pytest.raises(CorpusError, match="no clips for val"):
-        make_manifest(small_corpus, tmp_path)
+        make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
 def test_real_speech(real_corpus, tmp_path):
     manifest = make_manifest(real_corpus, tmp_path, "full")
     spoken = manifest[manifest.speaker != ""]
-    assert spoken.split.value_counts().to_dict() == {"train": 11_593, "val": 1_200, "test": 603}
-    assert spoken.groupby("speaker").split.nunique().max() == 1
+    counts = spoken.split.value_counts()
+    assert counts["train"] + counts["held"] == 11_593 and (counts["val"], counts["test"]) == (1_200, 603)
+    assert spoken.split.replace("held", "train").groupby(spoken.speaker).nunique().max() == 1
     assert len(pd.read_csv(tmp_path / "skipped.csv")) == 0
+    unseen = manifest[is_unseen(manifest)]
+    assert {"eight", "one", "two", "zero"} <= set(unseen.word) and (unseen.split == "val").sum() > 50
+
+
+def test_labels():
+    assert label_list(("computer", "lights")) == ("silence", "unknown", "computer", "lights")
+    for words in ((), ("yes", "yes"), ("silence",), ("unknown", "yes")):
+        with pytest.raises(CorpusError, match="name one or more"):
+            label_list(words)
+
+
+@pytest.mark.parametrize(
+    ("name", "speaker"),
+    [("0132a06d_nohash_3", "0132a06d"), ("anna_3", "anna"), ("anna-lena 12", "anna-lena"), ("anna", "anna")],
+)
+def test_speaker_of(name, speaker):
+    assert speaker_of(f"lights/{name}.wav") == speaker
+
+
+@pytest.fixture(scope="module")
+def own_corpus(tmp_path_factory):
+    """Folders of own words, recorded by twenty voices: no train/audio, names without _nohash_."""
+    folder, say = tmp_path_factory.mktemp("own") / "mine", load_espeak()
+    for i, voice in enumerate(make_voices(20)):
+        for word in ("computer", "lights", "window", "music", "two"):
+            clip = utter(say, voice, word, np.random.default_rng(i))
+            write_wav(folder / word / f"{voice.speaker}_{i}.wav", clip)
+    noise = coloured_noise(30 * 16_000, 1, np.random.default_rng(0))
+    write_wav(folder / "_background_noise_/room.wav", 0.05 * noise)
+    return folder
+
+
+def test_own_words(own_corpus, tmp_path):
+    manifest = make_manifest(get_corpus(own_corpus), tmp_path, words=("computer", "lights"))
+    assert labels_of(manifest) == labels_of(read_manifest(tmp_path)) == label_list(("computer", "lights"))
+    assert (tmp_path / "labels.txt").read_text() == "silence\nunknown\ncomputer\nlights\n"
+    assert set(manifest.word[manifest.label == "unknown"]) == {"window", "music", "two"}
+    assert set(manifest.word[is_unseen(manifest)]) == {"two"}
+    other = make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
+    assert labels_of(other)[2:] == ("lights", "computer"), "other words, the old manifest"
+    assert manifest_hash(other) != manifest_hash(manifest)
+
+
+def test_a_command_without_recordings_is_told(own_corpus, tmp_path):
+    with pytest.raises(CorpusError, match="no recordings of lamp. Its words: computer, lights"):
+        make_manifest(own_corpus, tmp_path, words=("computer", "lamp"))
+    with pytest.raises(CorpusError, match="Set WORDS"):
+        make_manifest(own_corpus, tmp_path)
+
+
+def test_two_speakers_are_split_by_lists(own_corpus, tmp_path):
+    folder = tmp_path / "mine"
+    names = [name for name in ("ann", "bea", "cleo", "dan", "eve", "finn") if which_split(name) == "train"][
+        :3
+    ]
+    for i, name in enumerate(names):
+        for word in ("computer", "window"):
+            path = folder / word / f"{name}_0.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(sorted(own_corpus.glob(f"{word}/*.wav"))[i], path)
+    shutil.copytree(own_corpus / "_background_noise_", folder / "_background_noise_")
+    with pytest.raises(CorpusError, match="validation_list.txt"):
+        make_manifest(folder, tmp_path / "work", words=("computer",))
+    for name, file in zip(names, ("validation_list.txt", "testing_list.txt")):
+        (folder / file).write_text(f"computer/{name}_0.wav\nwindow/{name}_0.wav\n")
+    manifest = make_manifest(folder, tmp_path / "work", words=("computer",))
+    speakers = manifest[manifest.speaker != ""].groupby("speaker").split.first()
+    assert speakers.to_dict() == dict(zip(names, ("val", "test", "train")))
+
+
+def test_copies_stay_on_the_side_that_tests(small_corpus, tmp_path):
+    by_split = {which_split(path.name): path for path in sorted(small_corpus.glob("train/audio/yes/*.wav"))}
+    speakers = iter(make_voices(30, seed=9))
+    new = {split: next(v.speaker for v in speakers if which_split(v.speaker) == split) for split in by_split}
+    pcm, _ = soundfile.read(by_split["test"], dtype="int16")
+    padded = np.pad(pcm[:12_000], (0, 4_000))  # the same sound, with zeros after it
+    soundfile.write(by_split["test"], pcm[:12_000], 16_000, subtype="PCM_16")
+    twins = {
+        split: small_corpus / f"train/audio/bed/{speaker}_nohash_0.wav" for split, speaker in new.items()
+    }
+    for path in twins.values():
+        soundfile.write(path, padded, 16_000, subtype="PCM_16")
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
+    there = set(manifest.path)
+    assert by_split["test"].as_posix() in there and twins["test"].as_posix() in there
+    assert not {twins["train"].as_posix(), twins["val"].as_posix()} & there
+    reasons = pd.read_csv(tmp_path / "skipped.csv").set_index("path").reason
+    assert set(reasons.index) == {twins["train"].as_posix(), twins["val"].as_posix()}
+    assert reasons.str.startswith("the same sound as ").all()
+
+
+def test_held_out_words_are_in_no_training_clip(corpus, tmp_path):
+    manifest = make_manifest(corpus, tmp_path, held_out=("bed", "wow", "yes"))
+    train, held = (set(manifest.word[manifest.split == split]) for split in ("train", "held"))
+    assert held == {"bed", "wow"}, "a command was held out, or a word was not"
+    assert not held & train and "yes" in train
+    unseen = manifest[is_unseen(manifest)]
+    assert set(unseen.word) == held and {"val", "test"} <= set(unseen.split)
+    assert not manifest["sample"][manifest.split == "held"].any()
+    assert (make_manifest(corpus, tmp_path, held_out=()).split != "held").all()
+
+
+def test_one_recording_is_heard_in_the_test_only(corpus):
+    stretches = noise_stretches(corpus)
+    of = stretches.groupby("path").split.agg(list)
+    alone = [path for path, splits in of.items() if splits == ["test"]]
+    assert len(alone) == 1 and len(of) == 6
+    assert all(splits == ["train", "val", "test"] for path, splits in of.items() if path not in alone)
+    assert stretches[stretches.path == alone[0]][["start", "stop"]].values.tolist() == [[0, 20 * 16_000]]
+
+
+def test_noise_of_single_seconds_goes_whole_to_one_side(tmp_path):
+    for i in range(20):
+        write_wav(tmp_path / f"_background_noise_/{i:02}.wav", np.full(20_000, 0.1))
+    stretches = noise_stretches(tmp_path)
+    assert stretches.split.tolist() == ["train"] * 16 + ["val"] * 2 + ["test"] * 2
+    assert (stretches.start == 0).all() and (stretches.stop == 16_000).all()
+    silence = silence_clips(stretches, count=50)
+    assert silence.groupby("path").split.nunique().max() == 1
+
+
+def test_sample_is_drawn_from_its_seed(manifest):
+    sizes = {"train": 5, "val": 3, "test": 3}
+    one, again, other = (draw_sample(manifest, sizes, seed) for seed in (1, 1, 2))
+    assert (one == again).all() and not (one == other).all()
+    assert manifest[one].groupby(["split", "label"], observed=True).size().loc["train"].max() == 5
+
+
+def test_lay_out(manifest, tmp_path):
+    import keras
+
+    rows = manifest[manifest["sample"]]
+    folder = lay_out(rows, tmp_path / "main")
+    for split in ("train", "val", "test"):
+        assert sorted(p.name for p in (folder / split).iterdir()) == sorted(LABELS)
+        for label in LABELS:
+            wanted = ((rows.split == split) & (rows.label == label)).sum()
+            assert len(list((folder / split / label).iterdir())) == wanted, (split, label)
+    row = rows[(rows.split == "val") & (rows.label == "yes")].iloc[0]
+    linked = folder / "val/yes" / f"yes_{row.path.split('/')[-1]}"
+    np.testing.assert_array_equal(read_clip(linked), read_clip(row.path))
+    silence = rows[(rows.split == "val") & (rows.label == "silence")]
+    expected = [read_clip(r.path, r.start, r.gain) for r in silence.itertuples()]
+    for path in (folder / "val/silence").iterdir():
+        assert min(np.abs(read_clip(path) - clip).max() for clip in expected) < 1e-4
+    (folder / "train/yes/foreign.wav").touch()
+    lay_out(rows, folder)
+    assert not (folder / "train/yes/foreign.wav").exists()
+    dataset = keras.utils.audio_dataset_from_directory(
+        folder / "val", output_sequence_length=CLIP_SAMPLES, class_names=list(LABELS), verbose=False
+    )
+    assert sum(len(numbers) for _, numbers in dataset) == (rows.split == "val").sum()
+
+
+def test_lay_out_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypatch):
+    def refuse(self, target):
+        raise OSError("privilege not held")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    folder = lay_out(manifest[manifest.label == "yes"], tmp_path / "main")
+    paths = list(folder.glob("*/yes/*.wav"))
+    assert len(paths) == (manifest.label == "yes").sum() and not any(p.is_symlink() for p in paths)

@@ -59,6 +59,8 @@ def test_interrupted_prediction_goes_on(corpus, model, tmp_path):
     paths, seen = test_clips(corpus), []
 
     class Interrupted:
+        output_shape = model.output_shape
+
         def predict_on_batch(self, clips):
             seen.append(len(clips))
             if len(seen) == 2:

@@ -12,7 +12,7 @@ import pytest
 
 from kws import training
 from kws.models import ZOO, load_model
-from kws.split import CorpusError
+from kws.split import CorpusError, is_unseen
 from kws.training import best_of_sample, epoch_rows, evaluate, record, train
 
 
@@ -42,7 +42,8 @@ def test_train_once(copy, corpus, manifest):
     train(copy, corpus, manifest, "linear", epochs=3)
     assert path.stat().st_mtime_ns != written
     table, labels, predicted = evaluate(load_model(path), copy, manifest, "test")
-    assert set(table.index) == {"test, spoken", "test, silence", "test, all"}
+    assert set(table.index) == {f"test, {part}" for part in ("spoken", "unseen words", "silence", "all")}
+    assert table.n["test, unseen words"] == (is_unseen(manifest) & (manifest.split == "test")).sum() > 0
     assert table.accuracy["test, all"] == np.mean(labels == predicted)
 
 

@@ -1,0 +1,366 @@
+"""Notebook 0: real corpora, by the code that fetches them, from a server on this machine."""
+
+import hashlib
+import http.server
+import io
+import os
+import re
+import stat
+import tarfile
+import threading
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kws import split
+from kws.split import ARCHIVES, CONTEST, Archive, CorpusError, fetch_archive, fetch_kaggle, make_manifest
+
+
+def wav_bytes(tmp_path, i):
+    """A wav file of noise, different for each `i`."""
+    path = tmp_path / "one.wav"
+    split.write_wav(path, np.random.default_rng(i).uniform(-0.5, 0.5, 16_000))
+    return path.read_bytes()
+
+
+def tar_of(members):
+    """A .tar.gz of {name: bytes}, or of {name: TarInfo} for what is no file."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for name, content in members.items():
+            info = content if isinstance(content, tarfile.TarInfo) else tarfile.TarInfo(name)
+            if isinstance(content, bytes):
+                info.size = len(content)
+            tar.addfile(info, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """Small archives in the official layouts: {name: bytes}."""
+    tmp = tmp_path_factory.mktemp("wavs")
+    speakers = [voice.speaker for voice in split.make_voices(20)]
+    words = [*split.COMMANDS, "bed", "two"]
+    spoken = {
+        f"{word}/{speaker}_nohash_0.wav": wav_bytes(tmp, 100 * i + j)
+        for i, word in enumerate(words)
+        for j, speaker in enumerate(speakers)
+    }
+    noise = tmp / "noise.wav"
+    split.write_wav(noise, np.random.default_rng(1).uniform(-0.3, 0.3, 20 * 16_000))
+    lists = {"val": b"", "test": b""}
+    for name in spoken:
+        if (side := split.which_split(name)) in lists:
+            lists[side] += name.encode() + b"\n"
+    whole = {f"./{name}": content for name, content in spoken.items()}
+    whole |= {
+        "./_background_noise_/running_tap.wav": noise.read_bytes(),
+        "./_background_noise_/README.md": b"noise",
+        "./validation_list.txt": lists["val"],
+        "./testing_list.txt": lists["test"],
+        "./LICENSE": b"CC BY 4.0",
+    }
+    small = {}
+    for name, content in spoken.items():
+        word, file = name.split("/")
+        if word in split.COMMANDS:
+            small[f"./{name}"] = content
+        else:
+            small[f"./_unknown_/{word}_{file}.wav"] = content
+    small |= {f"./_silence_/{i}.wav": wav_bytes(tmp, 9_000 + i) for i in range(30)}
+    return {"v0.02": tar_of(whole), "mini": tar_of(small)}
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves `content`, breaks off after `cut` bytes of an answer while `cuts` last, and notes what was asked for."""
+
+    def __init__(self):
+        self.content, self.cuts, self.cut, self.ranges, self.asked = {}, 0, 2**17, True, []
+        super().__init__(("127.0.0.1", 0), Handler)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        server, wanted = self.server, self.headers.get("Range")
+        server.asked.append((self.path, wanted))
+        content = server.content.get(self.path[1:])
+        if content is None:
+            return self.send_error(404)
+        start = int(re.match(r"bytes=(\d+)-", wanted)[1]) if wanted and server.ranges else 0
+        if start >= len(content):
+            return self.send_error(416)
+        self.send_response(206 if wanted and server.ranges else 200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        rest = content[start:]
+        if server.cuts:
+            server.cuts -= 1
+            rest = rest[: server.cut]
+        self.wfile.write(rest)
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def server(official, monkeypatch):
+    server = Server()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name, content in official.items():
+        server.content[f"{name}.tar.gz"] = content
+        url = f"http://127.0.0.1:{server.server_port}/{name}.tar.gz"
+        sha256 = hashlib.sha256(content).hexdigest()
+        monkeypatch.setitem(ARCHIVES, name, Archive(url, sha256, len(content), 240))
+    monkeypatch.setattr(split.time, "sleep", lambda seconds: None)
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def serve(server, monkeypatch, content):
+    """Let the corpus v0.02 be another archive, with its right checksum."""
+    server.content["v0.02.tar.gz"] = content
+    changed = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    monkeypatch.setitem(ARCHIVES, "v0.02", ARCHIVES["v0.02"]._replace(**changed))
+
+
+def test_checksums_are_sha256_of_archives_at_the_official_place():
+    for archive in ARCHIVES.values():
+        assert archive.url.startswith(
+            "https://storage.googleapis.com/download.tensorflow.org/data/speech_commands_"
+        )
+        assert re.fullmatch("[0-9a-f]{64}", archive.sha256)
+    assert len({archive.sha256 for archive in ARCHIVES.values()}) == 3
+
+
+def test_whole_archive(server, tmp_path):
+    folder = split.get_corpus("v0.02", raw=tmp_path)
+    manifest = make_manifest(folder, tmp_path / "work")
+    spoken = manifest[manifest.speaker != ""]
+    assert len(spoken) == 240 and not list(tmp_path.glob("*.part"))
+    by_rule = spoken.path.map(split.which_split)
+    assert (spoken.split.replace("held", "train") == by_rule).all(), "the lists and the rule disagree"
+    assert (folder / "train/LICENSE").exists()
+
+
+def test_small_archive_is_split_by_speaker(server, tmp_path):
+    manifest = make_manifest(fetch_archive("mini", tmp_path), tmp_path / "work")
+    spoken = manifest[manifest.speaker != ""]
+    assert set(spoken[spoken.label == "unknown"].word) == {"bed", "two"}
+    assert set(spoken.speaker) == {voice.speaker for voice in split.make_voices(20)}
+    assert (spoken.split.replace("held", "train") == spoken.speaker.map(split.which_split)).all()
+    silence = manifest[manifest.label == "silence"]
+    assert silence.groupby("path").split.nunique().max() == 1
+    assert set(silence.split) == {"train", "val", "test"}
+
+
+def test_second_call_downloads_nothing(server, tmp_path):
+    folder = fetch_archive("v0.02", tmp_path)
+    asked, stamp = len(server.asked), folder.stat().st_mtime_ns
+    assert fetch_archive("v0.02", tmp_path) == folder
+    assert (len(server.asked), folder.stat().st_mtime_ns) == (asked, stamp)
+
+
+def test_an_archive_that_is_there_is_only_unpacked(server, official, tmp_path):
+    (tmp_path / "v0.02.tar.gz").write_bytes(official["v0.02"])
+    fetch_archive("v0.02", tmp_path)
+    assert not server.asked
+
+
+def test_wrong_checksum(server, official, tmp_path):
+    server.content["v0.02.tar.gz"] = official["v0.02"][:-1] + b"!"
+    with pytest.raises(CorpusError, match="another checksum"):
+        fetch_archive("v0.02", tmp_path)
+    assert not list(tmp_path.iterdir()), "what arrived was kept"
+    server.content["v0.02.tar.gz"] = official["v0.02"]
+    assert fetch_archive("v0.02", tmp_path).is_dir()
+
+
+def test_cut_connection_is_taken_up_again(server, tmp_path):
+    server.cuts = 3
+    assert fetch_archive("v0.02", tmp_path).is_dir()
+    assert [wanted for _, wanted in server.asked] == [f"bytes={2**17 * i}-" for i in range(4)]
+
+
+def test_a_dead_connection_goes_on_in_the_next_call(server, tmp_path):
+    server.cuts = 5
+    with pytest.raises(CorpusError, match="Run this again: it goes on where it was"):
+        fetch_archive("v0.02", tmp_path)
+    assert (tmp_path / "v0.02.tar.gz.part").stat().st_size == 5 * 2**17
+    assert fetch_archive("v0.02", tmp_path).is_dir()
+    assert server.asked[-1][1] == f"bytes={5 * 2**17}-"
+
+
+def test_a_server_without_ranges_sends_it_again(server, tmp_path):
+    server.cuts, server.ranges = 1, False
+    assert fetch_archive("v0.02", tmp_path).is_dir()
+
+
+def test_missing_archive(server, tmp_path):
+    del server.content["v0.02.tar.gz"]
+    with pytest.raises(CorpusError, match="404"):
+        fetch_archive("v0.02", tmp_path)
+    assert len(server.asked) == 1, "asked again for what is not there"
+
+
+def link_member(kind):
+    info = tarfile.TarInfo("./yes/link_nohash_0.wav")
+    info.type, info.linkname = kind, "../../../outside"
+    return info
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"../outside.wav": b"x"},
+        {"./yes/../../../outside.wav": b"x"},
+        {"/outside.wav": b"x"},
+        {"./C:/outside.wav": b"x"},
+        {"link": link_member(tarfile.SYMTYPE)},
+        {"link": link_member(tarfile.LNKTYPE)},
+        {"pipe": link_member(tarfile.FIFOTYPE)},
+    ],
+    ids=["parent", "inner parent", "absolute", "drive", "symlink", "hard link", "pipe"],
+)
+def test_members_that_lead_out_are_refused(server, monkeypatch, tmp_path, members):
+    serve(server, monkeypatch, tar_of({"./yes/0a0a0a0a_nohash_0.wav": b"x"} | members))
+    raw = tmp_path / "deep/raw"
+    with pytest.raises(CorpusError, match="not unpacked"):
+        fetch_archive("v0.02", raw)
+    assert [p.name for p in raw.iterdir()] == ["v0.02.tar.gz"], "something was left behind"
+    assert [p.name for p in tmp_path.iterdir()] == ["deep"]
+
+
+def test_a_broken_archive_leaves_nothing(server, monkeypatch, official, tmp_path):
+    serve(server, monkeypatch, official["v0.02"][:60_000])
+    with pytest.raises(CorpusError, match="Nothing of it was kept"):
+        fetch_archive("v0.02", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["v0.02.tar.gz"]
+
+
+def test_too_small_a_disk_is_told_before_the_download(server, monkeypatch, tmp_path):
+    monkeypatch.setitem(ARCHIVES, "v0.02", ARCHIVES["v0.02"]._replace(bytes=10**18))
+    with pytest.raises(CorpusError, match="GB are needed"):
+        fetch_archive("v0.02", tmp_path)
+    assert not server.asked
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs a device that is always full")
+def test_a_disk_that_fills_up_while_downloading(server, tmp_path):
+    part = tmp_path / "v0.02.tar.gz.part"
+    part.symlink_to("/dev/full")
+    with pytest.raises(CorpusError, match="No space left on device. Make room"):
+        fetch_archive("v0.02", tmp_path)
+    part.unlink()
+    assert fetch_archive("v0.02", tmp_path).is_dir()
+
+
+def test_a_disk_that_fills_up_while_unpacking(server, monkeypatch, tmp_path):
+    calls = []
+
+    def full(source, target):
+        calls.append(1)
+        if len(calls) == 5:
+            raise OSError(28, "No space left on device")
+        target.write(source.read())
+
+    with monkeypatch.context() as patch, pytest.raises(CorpusError, match="No space left on device"):
+        patch.setattr(split.shutil, "copyfileobj", full)
+        fetch_archive("v0.02", tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["v0.02.tar.gz"]
+    asked = len(server.asked)
+    assert fetch_archive("v0.02", tmp_path).is_dir() and len(server.asked) == asked
+
+
+def stand_in(tmp_path, monkeypatch, script):
+    """Put an executable called kaggle in front of the path."""
+    path = tmp_path / "bin/kaggle"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(path.stat().st_mode | stat.S_IEXEC)
+    monkeypatch.setenv("PATH", f"{path.parent}:{os.environ['PATH']}")
+
+
+posix = pytest.mark.skipif(os.name != "posix", reason="the stand-in is a shell script")
+
+
+def contest_zip(folder, official, extra=None):
+    """The contest's zip of 7z archives."""
+    import py7zr
+
+    with tarfile.open(fileobj=io.BytesIO(official["v0.02"])) as tar:
+        files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
+    folder.mkdir()
+    with py7zr.SevenZipFile(folder / "train.7z", "w") as train:
+        for name, content in files.items():
+            place = f"train/{name[2:]}" if name.endswith("_list.txt") else f"train/audio/{name[2:]}"
+            train.writestr(content, place)
+    with py7zr.SevenZipFile(folder / "test.7z", "w") as test:
+        test.writestr(
+            files["./yes/" + next(n for n in files if "/yes/" in n).split("/")[-1]], "test/audio/clip_0.wav"
+        )
+    with py7zr.SevenZipFile(folder / "sample_submission.7z", "w") as sample:
+        sample.writestr("fname,label\nclip_0.wav,silence\n", "sample_submission.csv")
+    if extra:
+        extra(folder)
+    target = folder / f"{CONTEST}.zip"
+    with zipfile.ZipFile(target, "w") as archive:
+        for inner in folder.glob("*.7z"):
+            archive.write(inner, inner.name)
+    return target
+
+
+@posix
+def test_contest(official, monkeypatch, tmp_path):
+    archive = contest_zip(tmp_path / "made", official)
+    stand_in(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/asked; echo downloading; cp {archive} "$6"')
+    folder = split.get_corpus("kaggle", raw=tmp_path / "raw")
+    assert (tmp_path / "asked").read_text().split()[:4] == ["competitions", "download", "-c", CONTEST]
+    assert (folder / "test/audio/clip_0.wav").exists() and (folder / "sample_submission.csv").exists()
+    manifest = make_manifest(folder, tmp_path / "work")
+    assert (manifest.speaker != "").sum() == 240
+    (tmp_path / "asked").unlink()
+    assert fetch_kaggle(tmp_path / "raw") == folder and not (tmp_path / "asked").exists()
+
+
+@posix
+def test_contest_without_a_token(monkeypatch, tmp_path):
+    stand_in(tmp_path, monkeypatch, 'echo "OSError: Could not find kaggle.json" >&2; exit 1')
+    with pytest.raises(CorpusError) as raised:
+        fetch_kaggle(tmp_path / "raw")
+    for part in ("Could not find kaggle.json", "https://www.kaggle.com/settings/api", f"{CONTEST}/rules"):
+        assert part in str(raised.value)
+    assert not list((tmp_path / "raw").iterdir())
+
+
+def test_contest_without_its_command(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(CorpusError, match="pip install kaggle"):
+        fetch_kaggle(tmp_path / "raw")
+
+
+@posix
+def test_contest_archive_with_a_link_or_cut_short(official, monkeypatch, tmp_path):
+    import py7zr
+
+    def link(folder):
+        os.symlink("/etc", tmp_path / "link")
+        with py7zr.SevenZipFile(folder / "more.7z", "w") as archive:
+            archive.write(tmp_path / "link", "test/audio/link.wav")
+
+    archive = contest_zip(tmp_path / "made", official, link)
+    with pytest.raises(CorpusError, match="is a link"):
+        split.unpack_kaggle(archive, tmp_path / "kaggle")
+    assert not (tmp_path / "kaggle").exists()
+    archive.write_bytes(archive.read_bytes()[:5_000])
+    with pytest.raises(CorpusError, match="Nothing of it was kept"):
+        split.unpack_kaggle(archive, tmp_path / "kaggle")
+    assert not list(tmp_path.glob("kaggle*"))
+
+
+def test_place_of():
+    assert split.place_of("./") == Path("train")
+    assert split.place_of("_silence_/a.wav") == Path("train/audio/_background_noise_/a.wav")
+    assert split.place_of("on/x_nohash_0.wav.wav") == Path("train/audio/on/x_nohash_0.wav")
