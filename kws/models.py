@@ -147,7 +147,7 @@ def stored_features(store, manifest, rows):
     )
     return features, keras.utils.to_categorical(label_numbers(manifest)[rows], len(labels_of(manifest)))
 
-# %% ../3_sample_experiments.ipynb #cell-037
+# %% ../3_sample_experiments.ipynb #cell-039
 def with_front_end(body, feature, statistics):
     """Model PCM [n, 16,000] -> probabilities [n, 12]: front end, a body of the zoo, softmax.
 
@@ -157,7 +157,7 @@ def with_front_end(body, feature, statistics):
     logits = body(FrontEnd(feature, **statistics, name="front_end")(pcm))
     return keras.Model(pcm, layers.Softmax(name="labels_softmax")(logits), name=body.name)
 
-# %% ../3_sample_experiments.ipynb #cell-038
+# %% ../3_sample_experiments.ipynb #cell-040
 def load_model(path):
     """A model saved by this course; CorpusError where the file is not there."""
     try:

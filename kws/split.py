@@ -836,7 +836,8 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
     never hears those of `held_out`. Unchanged files and settings: the manifest is read back.
     """
     folder, work = Path(folder), Path(work)
-    files = sorted(p for p in audio_folder(folder).parent.rglob("*") if p.is_file())
+    root = folder / "train" if (folder / "train/audio").is_dir() else folder
+    files = sorted(p for p in {*root.rglob("*"), *folder.glob("*_list.txt")} if p.is_file())
     state = "".join(f"{p} {(s := p.stat()).st_size} {s.st_mtime_ns}\n" for p in files)
     state = hashlib.sha1(f"{state}{profile} {seed} {words} {held_out}".encode()).hexdigest()
     stamp = work / "manifest.json"

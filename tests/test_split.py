@@ -289,6 +289,10 @@ def test_own_words(own_corpus, tmp_path):
     assert set(manifest.word[is_unseen(manifest)]) == {"two"}
     other = make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
     assert labels_of(other)[2:] == ("lights", "computer"), "other words, the old manifest"
+    written = (tmp_path / "manifest.csv").stat().st_mtime_ns
+    (own_corpus.parent / "neighbour.wav").touch()
+    make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
+    assert (tmp_path / "manifest.csv").stat().st_mtime_ns == written, "the neighbours were looked at"
     assert manifest_hash(other) != manifest_hash(manifest)
 
 

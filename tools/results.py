@@ -31,6 +31,8 @@ def results_text(folder):
     parts = {
         "testing_list.txt, spoken clips": "test, spoken",
         "validation_list.txt, spoken clips": "val, spoken",
+        "validation_list.txt, words held out of training": "val, unseen words",
+        "testing_list.txt, words held out of training": "test, unseen words",
         "silence of the test stretches": "test, silence",
     }
     accuracy = []
@@ -49,7 +51,8 @@ def results_text(folder):
         f"lists are in no training clip). Seed {training['seed']}, {training['hardware']}, TensorFlow "
         f"{training['tensorflow']}, {training['date']}. "
         "Model and epoch were chosen on validation_list.txt, so that its row is a little too good; testing_list.txt was only "
-        "reported. Chance is the better of guessing evenly and always saying the most frequent label.",
+        "reported. Some words are in no training clip; they are part of the spoken clips, and counted again by themselves. "
+        "Chance is to always say the most frequent label.",
         table(["clips", "n", "accuracy in % (95 % interval)", "chance in %"], accuracy),
         f"The same model in its three files, one thread of {where['hardware']}; accuracy on the {where['n']} spoken clips of "
         "testing_list.txt:",
