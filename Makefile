@@ -1,9 +1,9 @@
-# The commands of the course. CORPUS, PROFILE, SEED, WORDS and MODEL are taken from the command line or the environment.
+# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT and MODEL are taken from the command line or the environment.
 PYTHON ?= python3
 CORPUS ?= synthetic
 PROFILE ?= sample
 SEED ?= 0
-export CORPUS PROFILE SEED WORDS MODEL
+export CORPUS PROFILE SEED WORDS HELD_OUT MODEL
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 

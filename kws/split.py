@@ -6,17 +6,18 @@
 __all__ = ['SAMPLE_RATE', 'CLIP_SAMPLES', 'COMMANDS', 'LABELS', 'ACCENTS', 'VARIANTS', 'SPOKEN_WORDS', 'NOISE_WORD', 'NEW_WORDS',
            'SYNTHETIC_SIZES', 'HOST', 'ARCHIVES', 'CONTEST', 'HELD_OUT', 'SAMPLE_SIZES', 'SMOKE_SIZES', 'CorpusError',
            'label_list', 'work_dir', 'copies_folder', 'load_espeak', 'which_split', 'Voice', 'make_voices',
-           'coloured_noise', 'utter', 'make_noises', 'write_wav', 'synthetic_jobs', 'write_silent_tests', 'speak',
+           'coloured_noise', 'utter', 'write_wav', 'make_noises', 'synthetic_jobs', 'write_silent_tests', 'speak',
            'make_synthetic', 'Archive', 'fetch_rest', 'resume_download', 'place_of', 'unpack', 'check_space',
            'fetch_archive', 'fetch_kaggle', 'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'speaker_of',
            'scan_corpus', 'read_clip', 'read_lists', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen',
            'noise_stretches', 'silence_clips', 'draw_sample', 'read_manifest', 'labels_of', 'manifest_hash',
-           'make_manifest', 'save_figure', 'lay_out', 'link_file']
+           'make_manifest', 'read_stamp', 'save_figure', 'lay_out', 'link_file']
 
 # %% ../0_split.ipynb #cell-002
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import json
 import re
 import shutil
@@ -68,7 +69,9 @@ def work_dir(corpus, profile):
     if profile not in ("smoke", "sample", "full"):
         raise CorpusError(f"PROFILE={profile}: there are smoke, sample and full")
     usual = "sample" if corpus == "synthetic" else "full"
-    name = Path(corpus).name
+    name = Path(corpus).resolve().name if corpus else ""
+    if name in ("", "raw", "data"):
+        raise CorpusError(f"CORPUS={corpus}: name a corpus, or the folder of one")
     return Path("data") / (name if profile == usual else f"{name}-{profile}")
 
 # %% ../0_split.ipynb #cell-015
@@ -225,10 +228,19 @@ def utter(say, voice, word, rng):
     clip += noise * np.sqrt(np.mean(spoken**2)) * 10 ** (-voice.snr / 20)
     return (clip * voice.loudness * rng.uniform(0.7, 1) / np.abs(clip).max()).astype("float32")
 
-# %% ../0_split.ipynb #cell-032
+# %% ../0_split.ipynb #cell-033
+def write_wav(path, clip):
+    """Write float PCM [n] in [-1, 1] as 16 kHz 16-bit mono wav, under a temporary name until it is whole."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix(".part")
+    soundfile.write(unfinished, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    unfinished.replace(path)
+
+# %% ../0_split.ipynb #cell-034
 def make_noises(folder, seconds=60, seed=0):
     """Write six background recordings (16 kHz, 16 bits, mono wav) of `seconds` each into `folder`."""
-    n, time = seconds * SAMPLE_RATE, np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
+    n, t = seconds * SAMPLE_RATE, np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
     rng = np.random.default_rng(seed)
     say, babble = load_espeak(), np.zeros(n)
     for accent in np.resize(ACCENTS, 6 * seconds):
@@ -244,7 +256,7 @@ def make_noises(folder, seconds=60, seed=0):
         "white_noise": coloured_noise(n, 0, rng),
         "pink_noise": coloured_noise(n, 1, rng),
         "rumble": coloured_noise(n, 2, rng),
-        "mains_hum": sum(np.sin(2 * np.pi * 50 * k * time) / k for k in (1, 2, 3, 5))
+        "mains_hum": sum(np.sin(2 * np.pi * 50 * k * t) / k for k in (1, 2, 3, 5))
         + 0.2 * coloured_noise(n, 1, rng),
         "backward_babble": babble + 0.02 * coloured_noise(n, 1, rng),
         "knocking": np.convolve(taps, knock)[:n] + 0.02 * coloured_noise(n, 1, rng),
@@ -252,16 +264,7 @@ def make_noises(folder, seconds=60, seed=0):
     for name, noise in recordings.items():
         write_wav(Path(folder) / f"{name}.wav", 0.5 * noise / np.abs(noise).max())
 
-# %% ../0_split.ipynb #cell-033
-def write_wav(path, clip):
-    """Write float PCM [n] in [-1, 1] as 16 kHz 16-bit mono wav, under a temporary name until it is whole."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    soundfile.write(unfinished, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
-    unfinished.replace(path)
-
-# %% ../0_split.ipynb #cell-035
+# %% ../0_split.ipynb #cell-036
 SPOKEN_WORDS = (
     "yes no up down left right on off stop go bed bird cat dog eight five four happy house marvin nine one seven sheila six "
     "three tree two wow zero"
@@ -274,7 +277,7 @@ SYNTHETIC_SIZES = {  # voices, takes of each word, voices of the test clips, sec
     "full": (1_080, 2, 120, 90),
 }
 
-# %% ../0_split.ipynb #cell-036
+# %% ../0_split.ipynb #cell-037
 def synthetic_jobs(folder, profile, seed):
     """What a synthetic corpus consists of: for each voice a list of (path, voice, word), and the solution (fname, label)."""
     n_voices, takes, n_test_voices, _ = SYNTHETIC_SIZES[profile]
@@ -296,7 +299,7 @@ def synthetic_jobs(folder, profile, seed):
         jobs.append([(Path(folder) / path, voice, word) for path, word in paths])
     return jobs, solution
 
-# %% ../0_split.ipynb #cell-037
+# %% ../0_split.ipynb #cell-038
 def write_silent_tests(folder, count, seed):
     """Write `count` test clips that hold only a room's noise, not the background recordings'; return (name, label) rows."""
     rows = []
@@ -308,7 +311,7 @@ def write_silent_tests(folder, count, seed):
         rows.append((name, "silence"))
     return rows
 
-# %% ../0_split.ipynb #cell-038
+# %% ../0_split.ipynb #cell-039
 def speak(jobs, seed, progress):
     """Speak and write some clips, given as (path, voice, word), with a fresh espeak-ng."""
     say = load_espeak()
@@ -318,7 +321,7 @@ def speak(jobs, seed, progress):
         )
         progress.update()
 
-# %% ../0_split.ipynb #cell-039
+# %% ../0_split.ipynb #cell-040
 def make_synthetic(folder, profile="sample", seed=0):
     """Speak a corpus in the contest's layout into `folder`, and return `folder`.
 
@@ -344,7 +347,7 @@ def make_synthetic(folder, profile="sample", seed=0):
     complete.touch()
     return folder
 
-# %% ../0_split.ipynb #cell-041
+# %% ../0_split.ipynb #cell-042
 class Archive(NamedTuple):
     """An official archive: where it is, its SHA-256, its size in bytes and the number of clips in it."""
 
@@ -376,7 +379,7 @@ ARCHIVES = {
     ),
 }
 
-# %% ../0_split.ipynb #cell-044
+# %% ../0_split.ipynb #cell-045
 def fetch_rest(url, part):
     """Append to the file `part` what it lacks of `url`; requests.RequestException where the connection fails."""
     done = part.stat().st_size if part.exists() else 0
@@ -412,7 +415,7 @@ def resume_download(url, target, _pooch=None, attempts=5):
                 raise
             time.sleep(attempt)
 
-# %% ../0_split.ipynb #cell-046
+# %% ../0_split.ipynb #cell-047
 def place_of(name):
     """Where a member of an archive belongs in the contest's layout; None for a folder. CorpusError for a name that leads out."""
     path = PurePosixPath(name)
@@ -425,7 +428,7 @@ def place_of(name):
         word, _, file = file.partition("_")
     return Path("train/audio", NOISE_WORD if word == "_silence_" else word, file)
 
-# %% ../0_split.ipynb #cell-048
+# %% ../0_split.ipynb #cell-050
 def unpack(archive, folder):
     """Unpack a .tar.gz in an official layout into `folder`, which is there when it is whole, or not at all."""
     archive, folder = Path(archive), Path(folder)
@@ -455,7 +458,7 @@ def unpack(archive, folder):
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
-# %% ../0_split.ipynb #cell-050
+# %% ../0_split.ipynb #cell-054
 def check_space(folder, needed):
     """CorpusError unless `needed` bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
@@ -476,13 +479,16 @@ def fetch_archive(name, raw="data/raw"):
     folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.parent / Path(archive.url).name
     on_disk = 9 * 4_096  # bytes that a clip of 32 kB takes
+    pooch.get_logger().setLevel("WARNING")
     check_space(folder.parent, archive.clips * on_disk + (0 if file.exists() else archive.bytes))
     try:
         pooch.retrieve(
             archive.url, f"sha256:{archive.sha256}", file.name, file.parent, downloader=resume_download
         )
     except requests.RequestException as error:
-        raise CorpusError(f"{archive.url}: {error}. Run this again: it goes on where it was") from error
+        status = getattr(error.response, "status_code", None)
+        reason = f"the server answers {status}" if status else "the connection failed"
+        raise CorpusError(f"{archive.url}: {reason}. Run this again: it goes on where it was") from error
     except ValueError as error:
         raise CorpusError(
             f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
@@ -494,7 +500,7 @@ def fetch_archive(name, raw="data/raw"):
     unpack(file, folder)
     return folder
 
-# %% ../0_split.ipynb #cell-052
+# %% ../0_split.ipynb #cell-056
 CONTEST = "tensorflow-speech-recognition-challenge"
 
 
@@ -504,9 +510,12 @@ def fetch_kaggle(raw="data/raw"):
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if not shutil.which("kaggle"):
-        raise CorpusError("the command kaggle is missing: pip install kaggle py7zr")
-    check_space(folder.parent, 14e9)
+    if not shutil.which("kaggle") or not importlib.util.find_spec("py7zr"):
+        raise CorpusError(
+            "the command kaggle, or what unpacks its archives, is missing: pip install kaggle py7zr"
+        )
+    archive = folder.with_name(f"{CONTEST}.zip")
+    check_space(folder.parent, 10e9 if archive.exists() else 14e9)
     command = ["kaggle", "competitions", "download", "-c", CONTEST, "-p", str(folder.parent)]
     said = ""
     with subprocess.Popen(
@@ -521,16 +530,14 @@ def fetch_kaggle(raw="data/raw"):
             "~/.kaggle/access_token (kaggle.json for older versions). The rules have to be accepted, too: "
             f"https://www.kaggle.com/c/{CONTEST}/rules"
         )
-    unpack_kaggle(folder.with_name(f"{CONTEST}.zip"), folder)
+    unpack_kaggle(archive, folder)
     return folder
 
 
 def unpack_kaggle(archive, folder):
     """Unpack the contest's zip of 7z archives into `folder`, which is there when it is whole, or not at all."""
-    try:
-        import py7zr
-    except ImportError as error:
-        raise CorpusError(f"{archive}: pip install py7zr to unpack it") from error
+    import py7zr
+
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     try:
@@ -554,7 +561,7 @@ def unpack_kaggle(archive, folder):
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
-# %% ../0_split.ipynb #cell-054
+# %% ../0_split.ipynb #cell-058
 def audio_folder(folder):
     """Where the folders of words are: in `folder`/train/audio, or in `folder` itself if it has no such folder."""
     inner = Path(folder) / "train/audio"
@@ -578,13 +585,13 @@ def get_corpus(corpus="synthetic", profile="sample", seed=0, raw="data/raw"):
         raise CorpusError(
             f"{corpus}: there is no such folder. Use CORPUS=synthetic, {', '.join(ARCHIVES)}, kaggle, or the path of a corpus"
         )
-    if not any(audio_folder(folder).glob("[!._]*/*.wav")):
+    if not any(audio_folder(folder).glob("[!._]*/*")):
         raise CorpusError(
             f"{corpus}: no recordings. They are expected as {audio_folder(folder)}/<word>/<speaker>_nohash_<n>.wav"
         )
     return folder
 
-# %% ../0_split.ipynb #cell-057
+# %% ../0_split.ipynb #cell-061
 def check_wav(path):
     """What is wrong with a recording, in words; its number of samples; a digest of its sound.
 
@@ -595,7 +602,7 @@ def check_wav(path):
             channels, width, rate, frames = wav.getparams()[:4]
             pcm = wav.readframes(frames)
     except (wave.Error, EOFError, OSError) as error:
-        return f"not a PCM wav file ({error or 'empty'})", 0, ""
+        return f"not a PCM wav file ({str(error) or 'empty'})", 0, ""
     there, digest = (
         len(pcm) // (channels * width),
         hashlib.blake2b(pcm.strip(b"\0"), digest_size=8).hexdigest(),
@@ -610,9 +617,10 @@ def check_wav(path):
 
 def speaker_of(path):
     """Speaker of a recording from its name: what comes before _nohash_, or before a number at its end."""
-    return re.sub(r"_nohash_.*$|[ _-]\d+$", "", Path(path).stem)
+    stem = Path(path).stem
+    return re.sub(r"_nohash_.*$|[ _-]\(?\d+\)?$", "", stem) or stem
 
-# %% ../0_split.ipynb #cell-059
+# %% ../0_split.ipynb #cell-063
 def scan_corpus(folder, words=COMMANDS):
     """Look at every recording of a corpus; `words` are the commands, all others are unknown.
 
@@ -624,7 +632,7 @@ def scan_corpus(folder, words=COMMANDS):
     Raises CorpusError where no recording can be used, or a command has none.
     """
     clips, skipped, labels = [], [], label_list(words)
-    paths = sorted(audio_folder(folder).glob("[!._]*/[!.]*"))
+    paths = sorted(path for path in audio_folder(folder).glob("[!._]*/[!.]*") if path.is_file())
     for path in tqdm(paths, desc="reading recordings", unit="file", mininterval=1):
         fault, samples, digest = check_wav(path)
         if fault:
@@ -643,9 +651,11 @@ def scan_corpus(folder, words=COMMANDS):
         raise CorpusError(
             f"{folder}: no recordings of {', '.join(missing)}. Its words: {there}. Set WORDS to those you want"
         )
+    if long := (clips.samples > CLIP_SAMPLES).sum():
+        print(f"{long} recordings are longer than a second; only their first second is used")
     return clips, pd.DataFrame(skipped, columns=["path", "reason"])
 
-# %% ../0_split.ipynb #cell-062
+# %% ../0_split.ipynb #cell-066
 def read_clip(path, start=0, gain=1.0):
     """One second of a recording: float32 [16,000] in [-1, 1], zeros after its end.
 
@@ -663,7 +673,7 @@ def read_clip(path, start=0, gain=1.0):
         )
     return np.pad(pcm * np.float32(gain), (0, CLIP_SAMPLES - len(pcm)))
 
-# %% ../0_split.ipynb #cell-067
+# %% ../0_split.ipynb #cell-071
 def read_lists(folder):
     """The official lists as a dict {"<word>/<file>": split}; empty if the corpus brings none."""
     names = {"val": "validation_list.txt", "test": "testing_list.txt"}
@@ -679,13 +689,13 @@ def read_lists(folder):
             f"{there[0]}: the other list is missing. Both decide the split, or neither: put it there, or remove this"
         )
     return {
-        line.strip(): split
+        line.strip().replace("\\", "/"): split
         for split, path in lists.items()
-        for line in path.read_text().splitlines()
+        for line in path.read_text(encoding="utf-8").splitlines()
         if line.strip()
     }
 
-# %% ../0_split.ipynb #cell-068
+# %% ../0_split.ipynb #cell-072
 def split_clips(clips, lists):
     """Add the column split to a table of clips: by the lists where there are any, by the official rule otherwise.
 
@@ -702,12 +712,15 @@ def split_clips(clips, lists):
             print(
                 f"{len(missing)} of {len(lists)} names in the lists are not among the usable clips; the first: {missing[0]}"
             )
+    elif clips.speaker.nunique() > len(clips) / 2:
+        print("Most recordings have a speaker of their own. If they have not, name them <speaker>_<n>.wav")
     split = names.map(lists).fillna("train") if lists else clips.speaker.map(which_split)
     clips = clips.assign(split=split)
     crossing = clips.groupby("speaker").split.nunique().loc[lambda n: n > 1]
     if len(crossing):
         raise CorpusError(
-            f"{len(crossing)} speakers are in more than one split, the first: {crossing.index[0]}. Correct the lists"
+            f"{len(crossing)} speakers are in more than one split, the first: {crossing.index[0]}. Correct the lists "
+            "(a speaker is what comes before _nohash_, or before a number, in a file's name)"
         )
     if empty := {"train", "val", "test"} - set(clips.split):
         raise CorpusError(
@@ -717,7 +730,7 @@ def split_clips(clips, lists):
         )
     return clips
 
-# %% ../0_split.ipynb #cell-071
+# %% ../0_split.ipynb #cell-075
 def drop_copies(clips):
     """Leave out each recording of which a copy is in a later split (train, val, test).
 
@@ -729,7 +742,7 @@ def drop_copies(clips):
     reason = "the same sound as " + clips.digest.map(twin)
     return clips[stays].reset_index(drop=True), clips.assign(reason=reason)[~stays][["path", "reason"]]
 
-# %% ../0_split.ipynb #cell-074
+# %% ../0_split.ipynb #cell-078
 HELD_OUT = ("eight", "one", "two", "zero")
 
 
@@ -744,17 +757,18 @@ def is_unseen(manifest):
     heard = manifest.word[manifest.split == "train"].unique()
     return (manifest.speaker != "") & ~manifest.word.isin(heard)
 
-# %% ../0_split.ipynb #cell-077
+# %% ../0_split.ipynb #cell-081
 def noise_stretches(folder):
     """Where noise may be taken from: DataFrame with path, split, start, stop (samples).
 
     Raises CorpusError where there are no recordings, or less than ten seconds of them.
     """
-    whole, cut = [], []
+    whole, cut, skipped = [], [], ""
     noises = audio_folder(folder) / NOISE_WORD
-    for path in sorted(noises.glob("*.wav")):
+    for path in sorted(noises.glob("*.[wW][aA][vV]")):
         fault, samples, _ = check_wav(path)
         if fault:
+            skipped = f" ({path.name} was skipped: {fault})"
             print(f"skipped {path}: {fault}")
         elif samples >= CLIP_SAMPLES:
             (cut if samples >= 10 * SAMPLE_RATE else whole).append((path.as_posix(), samples // SAMPLE_RATE))
@@ -773,12 +787,12 @@ def noise_stretches(folder):
     stretches = stretches[stretches.stop > stretches.start].reset_index(drop=True)
     if stretches.split.nunique() < 3:
         raise CorpusError(
-            f"{noises}: less than ten seconds of noise, and silence is cut from it. "
-            f"Put a longer one there, or let the course make some: from kws.split import make_noises; make_noises('{noises}')"
+            f"{noises}: less than ten seconds of noise{skipped}, and silence is cut from it. "
+            f"Put more there, or let the course make some: from kws.split import make_noises; make_noises({str(noises)!r})"
         )
     return stretches.assign(start=stretches.start * SAMPLE_RATE, stop=stretches.stop * SAMPLE_RATE)
 
-# %% ../0_split.ipynb #cell-079
+# %% ../0_split.ipynb #cell-083
 def silence_clips(stretches, count, seed=0):
     """Rows of label silence: about `count` random seconds for train, every whole second for val and test."""
     rng = np.random.default_rng(seed)
@@ -794,7 +808,7 @@ def silence_clips(stretches, count, seed=0):
         ]
     return pd.DataFrame(rows, columns=["path", "word", "label", "speaker", "split", "start", "gain"])
 
-# %% ../0_split.ipynb #cell-082
+# %% ../0_split.ipynb #cell-086
 SAMPLE_SIZES = {"train": 240, "val": 60, "test": 60}
 SMOKE_SIZES = {"train": 24, "val": 12, "test": 12}
 
@@ -806,7 +820,7 @@ def draw_sample(manifest, sizes, seed=0):
     rank = shuffled.groupby(["split", "label"]).cumcount().reindex(manifest.index)
     return rank < manifest.split.map(sizes)
 
-# %% ../0_split.ipynb #cell-085
+# %% ../0_split.ipynb #cell-089
 def read_manifest(work):
     """The manifest of a working folder: path, word, label (categorical), speaker, split, sample, start (samples), gain."""
     path, labels = Path(work) / "manifest.csv", Path(work) / "labels.txt"
@@ -815,7 +829,12 @@ def read_manifest(work):
             f"{path}: not there yet. Notebook 0_split.ipynb writes it; run it with the same CORPUS and PROFILE"
         )
     manifest = pd.read_csv(path, keep_default_na=False, dtype={"word": str, "speaker": str})
-    return manifest.assign(label=pd.Categorical(manifest.label, labels.read_text().split("\n")[:-1]))
+    names = labels.read_text(encoding="utf-8").split("\n")[:-1]
+    if unknown := set(manifest.label) - set(names):
+        raise CorpusError(
+            f"{labels} does not know {', '.join(unknown)} of {path}. Run notebook 0_split.ipynb again"
+        )
+    return manifest.assign(label=pd.Categorical(manifest.label, names))
 
 
 def labels_of(manifest):
@@ -828,7 +847,7 @@ def manifest_hash(manifest):
     text = manifest.to_csv(index=False) + " ".join(labels_of(manifest))
     return hashlib.sha1(text.encode()).hexdigest()[:12]
 
-# %% ../0_split.ipynb #cell-086
+# %% ../0_split.ipynb #cell-090
 def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_out=HELD_OUT):
     """Label, split and sample the corpus in `folder` and return the manifest.
 
@@ -840,11 +859,16 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
     files = sorted(p for p in {*root.rglob("*"), *folder.glob("*_list.txt")} if p.is_file())
     state = "".join(f"{p} {(s := p.stat()).st_size} {s.st_mtime_ns}\n" for p in files)
     state = hashlib.sha1(f"{state}{profile} {seed} {words} {held_out}".encode()).hexdigest()
-    stamp = work / "manifest.json"
-    if stamp.exists() and json.loads(stamp.read_text())["state"] == state:
+    stamp, corpus = work / "manifest.json", folder.resolve().as_posix()
+    known = read_stamp(stamp)
+    if known.get("corpus", corpus) != corpus:
+        raise CorpusError(
+            f"{work} belongs to {known['corpus']}: give one of the two corpora another name, or delete {work}"
+        )
+    if known.get("state") == state and (work / "manifest.csv").exists():
         return read_manifest(work)
     work.mkdir(parents=True, exist_ok=True)
-    stamp.unlink(missing_ok=True)
+    stamp.write_text(json.dumps({"corpus": corpus}), encoding="utf-8")
     clips, skipped = scan_corpus(folder, words)
     clips, copies = drop_copies(split_clips(clips, read_lists(folder)))
     clips = hold_out(clips, held_out).assign(start=0, gain=1.0)
@@ -856,39 +880,50 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
         manifest = manifest[manifest["sample"]]
     manifest = manifest[["path", "word", "label", "speaker", "split", "sample", "start", "gain"]]
     pd.concat([skipped, copies]).to_csv(work / "skipped.csv", index=False)
-    (work / "labels.txt").write_text("\n".join(label_list(words)) + "\n")
+    (work / "labels.txt").write_text("\n".join(label_list(words)) + "\n", encoding="utf-8")
     manifest.to_csv(work / "manifest.part", index=False)
     (work / "manifest.part").replace(work / "manifest.csv")
-    stamp.write_text(json.dumps({"state": state}))
+    stamp.write_text(json.dumps({"corpus": corpus, "state": state}), encoding="utf-8")
     return read_manifest(work)
 
-# %% ../0_split.ipynb #cell-093
+
+def read_stamp(path):
+    """What `make_manifest` noted of the last manifest it made; empty where there is nothing, or nothing whole."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+# %% ../0_split.ipynb #cell-097
 def save_figure(figure, name, folder):
     """Write a matplotlib figure as `folder`/<name>.png; do nothing where `folder` is empty or None."""
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         figure.savefig(Path(folder) / f"{name}.png", dpi=90)
 
-# %% ../0_split.ipynb #cell-105
+# %% ../0_split.ipynb #cell-109
 def lay_out(manifest, folder):
     """Lay a manifest out as `folder`/<split>/<label>/*.wav for train, val and test; returns `folder`.
 
     Words are links to the recordings, silence is written.
     """
     folder = Path(folder)
-    part = folder.with_name(folder.name + ".part")
+    part, mark = folder.with_name(folder.name + ".part"), folder / ".manifest"
+    if mark.exists() and mark.read_text() == manifest_hash(manifest):
+        return folder
+    if folder.exists() and not mark.exists():
+        raise CorpusError(f"{folder}: is there, and was not made by lay_out. Name another folder")
     shutil.rmtree(part, ignore_errors=True)
     for split, label in [(s, label) for s in ("train", "val", "test") for label in labels_of(manifest)]:
         (part / split / label).mkdir(parents=True)
     rows = manifest[manifest.split != "held"]
-    for i, row in enumerate(
-        tqdm(rows.itertuples(), total=len(rows), desc="linking", unit="clip", mininterval=1)
-    ):
-        target = part / row.split / row.label / f"{row.word}_{Path(row.path).name}"
+    for row in tqdm(rows.itertuples(), total=len(rows), desc="linking", unit="clip", mininterval=1):
+        target = part / row.split / row.label / f"{row.word}_{row.Index}_{Path(row.path).name}"
         if row.label == "silence":
-            write_wav(target.with_stem(f"{target.stem}_{i}"), read_clip(row.path, row.start, row.gain))
+            write_wav(target, read_clip(row.path, row.start, row.gain))
         else:
             link_file(row.path, target)
+    (part / ".manifest").write_text(manifest_hash(manifest))
     shutil.rmtree(folder, ignore_errors=True)
     part.rename(folder)
     return folder

@@ -36,6 +36,7 @@ from kws.models import (
 from .preprocess import FrontEnd, open_store, read_noise, training_batches, write_store
 from kws.split import (
     COMMANDS,
+    HELD_OUT,
     CorpusError,
     get_corpus,
     is_unseen,
@@ -224,6 +225,12 @@ def main(arguments=None):
     parser.add_argument(
         "--words", nargs="+", default=COMMANDS, help="the commands (default: the contest's ten)"
     )
+    parser.add_argument(
+        "--held-out",
+        nargs="*",
+        default=HELD_OUT,
+        help="unknown words to keep out of training (default: %(default)s)",
+    )
     parser.add_argument("--profile", default="sample", choices=EPOCHS, help="default: %(default)s")
     parser.add_argument("--model", default="tc_resnet14", choices=ZOO, help="default: %(default)s")
     parser.add_argument("--epochs", type=int, help="default: what the profile has, " + str(EPOCHS))
@@ -232,7 +239,9 @@ def main(arguments=None):
     args = parser.parse_args(arguments)
     try:
         work, folder = work_dir(args.corpus, args.profile), get_corpus(args.corpus, args.profile, args.seed)
-        manifest = make_manifest(folder, work, args.profile, args.seed, tuple(args.words))
+        manifest = make_manifest(
+            folder, work, args.profile, args.seed, tuple(args.words), tuple(args.held_out)
+        )
         for feature in ("pcm", ZOO[args.model].feature):
             write_store(work, feature, manifest)
         path = train(

@@ -262,7 +262,14 @@ def test_labels():
 
 @pytest.mark.parametrize(
     ("name", "speaker"),
-    [("0132a06d_nohash_3", "0132a06d"), ("anna_3", "anna"), ("anna-lena 12", "anna-lena"), ("anna", "anna")],
+    [
+        ("0132a06d_nohash_3", "0132a06d"),
+        ("anna_3", "anna"),
+        ("anna-lena 12", "anna-lena"),
+        ("anna", "anna"),
+        ("anna (3)", "anna"),
+        ("_3", "_3"),
+    ],
 )
 def test_speaker_of(name, speaker):
     assert speaker_of(f"lights/{name}.wav") == speaker
@@ -392,15 +399,18 @@ def test_lay_out(manifest, tmp_path):
             wanted = ((rows.split == split) & (rows.label == label)).sum()
             assert len(list((folder / split / label).iterdir())) == wanted, (split, label)
     row = rows[(rows.split == "val") & (rows.label == "yes")].iloc[0]
-    linked = folder / "val/yes" / f"yes_{row.path.split('/')[-1]}"
+    linked = next((folder / "val/yes").glob(f"*{row.path.split('/')[-1]}"))
     np.testing.assert_array_equal(read_clip(linked), read_clip(row.path))
     silence = rows[(rows.split == "val") & (rows.label == "silence")]
     expected = [read_clip(r.path, r.start, r.gain) for r in silence.itertuples()]
     for path in (folder / "val/silence").iterdir():
         assert min(np.abs(read_clip(path) - clip).max() for clip in expected) < 1e-4
-    (folder / "train/yes/foreign.wav").touch()
+    stamp = linked.lstat().st_mtime_ns
     lay_out(rows, folder)
-    assert not (folder / "train/yes/foreign.wav").exists()
+    assert linked.lstat().st_mtime_ns == stamp, "laid out again"
+    lay_out(rows[rows.label != "go"], folder)
+    assert not list(folder.glob("*/go/*.wav")) and list(folder.glob("*/yes/*.wav"))
+    lay_out(rows, folder)
     dataset = keras.utils.audio_dataset_from_directory(
         folder / "val", output_sequence_length=CLIP_SAMPLES, class_names=list(LABELS), verbose=False
     )
@@ -415,3 +425,65 @@ def test_lay_out_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypa
     folder = lay_out(manifest[manifest.label == "yes"], tmp_path / "main")
     paths = list(folder.glob("*/yes/*.wav"))
     assert len(paths) == (manifest.label == "yes").sum() and not any(p.is_symlink() for p in paths)
+
+
+def test_lay_out_spoils_nothing(manifest, tmp_path):
+    paths = []
+    for word, name in (
+        ("turn", "off_p_0.wav"),
+        ("turn_off", "p_0.wav"),
+    ):  # alike once word and name are joined
+        path = tmp_path / "raw" / word / name
+        write_wav(path, np.full(16_000, 0.1 * (1 + len(paths))))
+        paths.append(path)
+    rows = manifest[manifest.label == "unknown"][:2].assign(path=[p.as_posix() for p in paths], split="val")
+    rows["word"] = ["turn", "turn_off"]
+    before = [path.read_bytes() for path in paths]
+    folder = lay_out(rows, tmp_path / "main")
+    assert len(list(folder.glob("val/unknown/*.wav"))) == 2
+    assert [path.read_bytes() for path in paths] == before
+    (tmp_path / "thesis").mkdir()
+    with pytest.raises(CorpusError, match="not made by lay_out"):
+        lay_out(rows, tmp_path / "thesis")
+
+
+@pytest.mark.parametrize("corpus", ["", ".", "..", "data/raw"])
+def test_work_dir_is_a_folder_of_its_own(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data/raw")
+    if corpus == "..":
+        with pytest.raises(CorpusError, match="name a corpus"):
+            work_dir("..", "full")
+    else:
+        with pytest.raises(CorpusError, match="name a corpus"):
+            work_dir(corpus, "full")
+
+
+def test_two_corpora_of_one_name_do_not_share_a_folder(small_corpus, corpus, tmp_path):
+    make_manifest(corpus, tmp_path / "work")
+    with pytest.raises(CorpusError, match="belongs to .*synthetic-smoke: give one of the two"):
+        make_manifest(small_corpus, tmp_path / "work", words=("yes",))
+
+
+def test_a_half_written_manifest_is_noticed_and_made_again(corpus, tmp_path):
+    first = make_manifest(corpus, tmp_path)
+    (tmp_path / "labels.txt").write_text("silence\nunknown\ncomputer\n")
+    with pytest.raises(CorpusError, match="does not know"):
+        read_manifest(tmp_path)
+    for spoil in (
+        lambda: (tmp_path / "manifest.csv").unlink(),
+        lambda: (tmp_path / "manifest.json").write_text(""),
+    ):
+        spoil()
+        assert manifest_hash(make_manifest(corpus, tmp_path)) == manifest_hash(first)
+
+
+def test_long_recordings_and_lonely_speakers_are_told(small_corpus, tmp_path, capsys):
+    folder = small_corpus / "train/audio/bed"
+    for i, path in enumerate(sorted(small_corpus.glob("train/audio/*/*.wav"))):
+        shutil.copy(path, folder / f"{path.stem[:8]}x{i}.wav")
+    write_wav(folder / "0a0a0a0a_nohash_0.wav", np.full(40_000, 0.1))
+    make_manifest(small_corpus, tmp_path, words=("yes",))
+    said = capsys.readouterr().out
+    assert " recordings are longer than a second" in said and "a speaker of their own" in said

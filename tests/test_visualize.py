@@ -1,31 +1,158 @@
-"""Notebook 1: what the pictures show."""
+"""Notebook 1: what the pictures show, what is cut, what is listed."""
 
 import numpy as np
+import pytest
 
-from kws.split import SAMPLE_RATE, write_wav
-from kws.visualize import find_anomalies, log_mel_picture, log_spectrogram
+from kws import visualize
+from kws.split import SAMPLE_RATE, CorpusError, write_wav
+from kws.visualize import (
+    clip_chooser,
+    describe_clips,
+    describe_corpus,
+    find_anomalies,
+    list_anomalies,
+    log_mel_picture,
+    log_spectrogram,
+    read_clips,
+    speech_mask,
+    speech_probability,
+)
+
+TIME = np.arange(SAMPLE_RATE) / SAMPLE_RATE
+TONE = np.sin(2 * np.pi * 1_000 * TIME).astype("float32")
+SILENCE = np.zeros(SAMPLE_RATE, "float32")
+
+
+@pytest.fixture
+def spoken(manifest):
+    return manifest[(manifest.speaker != "") & (manifest.split == "train")].reset_index(drop=True)
+
+
+@pytest.fixture
+def spoilt(spoken, tmp_path):
+    """Sixty clips; of these 3 is empty, 7 crackles at full scale, 11 has a constant voltage."""
+    some = spoken.head(60).copy()
+    crackle = 0.9999 * np.sign(np.random.default_rng(0).standard_normal(SAMPLE_RATE))
+    crackle *= np.arange(SAMPLE_RATE) // 1_600 % 2  # on and off, 100 ms each
+    for row, clip in ((3, SILENCE), (7, crackle), (11, 0.1 * TONE + 0.2)):
+        write_wav(tmp_path / f"{row}.wav", clip)
+        some.loc[row, "path"] = str(tmp_path / f"{row}.wav")
+    return some
 
 
 def test_a_tone_is_where_it_belongs():
-    tone = np.sin(2 * np.pi * 1_000 * np.arange(SAMPLE_RATE) / SAMPLE_RATE).astype("float32")
-    picture = log_spectrogram(tone)
+    picture = log_spectrogram(TONE)
     assert picture.shape == (161, 101)
     assert picture[:, 50].argmax() == 20  # 50 Hz a row
     assert -7 < picture[20, 50] < 0  # dB relative to full scale
-    assert np.allclose(log_spectrogram(np.zeros(SAMPLE_RATE, "float32")), -100)
+    assert np.allclose(log_spectrogram(SILENCE), -100)
+
+
+def test_many_clips_at_once_are_the_same_as_one_by_one(clips):
+    for function in (log_spectrogram, log_mel_picture):
+        assert np.allclose(function(clips[:3]), [function(clip) for clip in clips[:3]], atol=1e-3)
+    assert np.allclose(
+        describe_clips(clips), np.concatenate([describe_clips(c[None]) for c in clips]), atol=1e-3
+    )
 
 
 def test_mel_picture_is_finite_for_silence():
-    assert np.isfinite(log_mel_picture(np.zeros(SAMPLE_RATE, "float32"))).all()
+    assert np.allclose(log_mel_picture(SILENCE), -60)
 
 
-def test_the_odd_clip_is_found(manifest, tmp_path):
-    some = manifest[manifest.speaker != ""].head(40).reset_index(drop=True)
-    crackle = 0.9999 * np.sign(np.random.default_rng(0).standard_normal(SAMPLE_RATE))
-    crackle *= np.arange(SAMPLE_RATE) // 1_600 % 2  # on and off, 100 ms each
-    write_wav(tmp_path / "odd.wav", crackle)
-    some.loc[7, "path"] = str(tmp_path / "odd.wav")
-    found = find_anomalies(some)
-    assert found.oddity.idxmax() == 7
+def test_facts_of_a_clip():
+    peak, rms, offset, clipped = describe_clips(np.stack([SILENCE, TONE, TONE * 0 + 0.25]))[:, 80:].T
+    assert np.allclose(peak, [0, 1, 0.25], atol=1e-3) and np.allclose(rms, [0, np.sqrt(0.5), 0.25], atol=1e-3)
+    assert np.allclose(offset, [0, 0, 0.25], atol=1e-3) and clipped[0] == clipped[2] == 0 < clipped[1]
+
+
+def test_speech_is_kept_and_silence_is_cut(clips):
+    assert not speech_mask(SILENCE).any()
+    assert not speech_mask(0.05 * np.random.default_rng(0).standard_normal(SAMPLE_RATE)).any()
+    shares = np.array([speech_mask(clip).mean() for clip in clips[:20]])
+    assert (shares > 0.2).mean() > 0.8 and shares.mean() < 0.95
+    for clip in clips[:5]:  # what is cut is quieter than what is kept
+        mask = speech_mask(clip)
+        if 0 < mask.mean() < 1:
+            assert (clip[mask] ** 2).mean() > (clip[~mask] ** 2).mean()
+
+
+def test_a_clip_is_judged_alone(clips):
+    first = speech_probability(clips[0])
+    speech_probability(clips[1])
+    assert first.shape == (32,) and np.array_equal(first, speech_probability(clips[0]))
+    assert speech_probability(clips[0][:8_000]).shape == (16,) and len(speech_mask(clips[0][:8_000])) == 8_000
+
+
+def test_chooser_offers_what_there_is_and_shows_what_was_chosen(spoken):
+    shown = []
+    word, speaker, clip = clip_chooser(spoken, shown.append).children[0].children
+    for chosen in spoken.word.unique():
+        word.value = chosen
+        of_word = spoken[spoken.word == chosen]
+        assert set(speaker.options) == set(of_word.speaker)
+        for name in speaker.options:
+            speaker.value = name
+            assert {index for _, index in clip.options} == set(of_word.index[of_word.speaker == name])
+            row = shown[-1]
+            assert (row.word, row.speaker, row.name) == (chosen, name, clip.value)
+    assert {row.word for row in shown} == set(spoken.word)
+
+
+def test_chooser_by_other_columns(spoken):
+    shown = []
+    label, clip = (
+        clip_chooser(spoken.astype({"label": "category"}), shown.append, by=("label",)).children[0].children
+    )
+    label.value = label.options[-1]
+    assert shown[-1].label == label.value and len(clip.options) == (spoken.label == label.value).sum()
+
+
+def test_descriptions_go_on_where_they_were_stopped(spoken, tmp_path, monkeypatch):
+    whole = describe_corpus(spoken, tmp_path / ".")
+    assert whole.shape == (len(spoken), 84)
+    (path,) = tmp_path.glob("descriptions-*.f32")
+    part, rows = path.with_suffix(".part"), 4 * 84
+    path.rename(part)
+    part.write_bytes(part.read_bytes()[: 150 * rows + 7])  # stopped in the middle of a row
+    described = []
+    monkeypatch.setattr(
+        visualize, "describe_clips", lambda pcm: described.append(len(pcm)) or describe_clips(pcm)
+    )
+    assert np.allclose(describe_corpus(spoken, tmp_path), whole, atol=1e-3)
+    assert sum(described) == len(spoken) - 150 and not part.exists()
+    described.clear()
+    assert np.array_equal(describe_corpus(spoken, tmp_path), np.fromfile(path, "float32").reshape(-1, 84))
+    assert not described, "described again what was there"
+    describe_corpus(spoken.head(30), tmp_path)
+    assert not path.exists() and len(list(tmp_path.glob("descriptions-*"))) == 1
+
+
+def test_a_bad_recording_is_named_and_loses_nothing(spoken, tmp_path):
+    (tmp_path / "bad.wav").write_text("no sound")
+    spoken.loc[len(spoken) - 1, "path"] = str(tmp_path / "bad.wav")
+    with pytest.raises(CorpusError, match="bad.wav"):
+        describe_corpus(spoken, tmp_path)
+    (part,) = tmp_path.glob("descriptions-*")
+    assert part.stat().st_size == (len(spoken) - 1) // 100 * 100 * 84 * 4
+
+
+def test_anomalies_are_found_and_named(spoilt, tmp_path):
+    found = find_anomalies(spoilt, describe_corpus(spoilt, tmp_path))
+    assert len(found) == len(spoilt) and found.index.equals(spoilt.index)
+    assert 7 in found.oddity.nlargest(2).index
     assert found.clipped[7] > 0.4 and found.clipped.drop(7).max() < 0.1
-    assert len(found) == 40
+    odd = list_anomalies(found)
+    worst = odd.drop_duplicates("anomaly").set_index("anomaly").path
+    assert worst[["empty", "clipped", "DC"]].tolist() == spoilt.path[[3, 7, 11]].tolist()
+    assert spoilt.path[7] in set(odd[odd.anomaly == "far out"].path)
+    assert (odd.severity > 1).all() and all(
+        group.severity.is_monotonic_decreasing for _, group in odd.groupby("anomaly")
+    )
+
+
+def test_clips_are_read_with_start_and_gain(manifest):
+    silence = manifest[manifest.label == "silence"].head(5)
+    pcm = read_clips(silence)
+    assert pcm.shape == (5, SAMPLE_RATE) and pcm.dtype == np.float32
+    assert np.allclose(pcm[2], visualize.read_clip(*silence.iloc[2][["path", "start", "gain"]]))
