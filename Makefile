@@ -31,7 +31,7 @@ run: $(BIN)/.ready
 	$(BIN)/python tools/course.py
 
 lab: $(BIN)/.ready
-	$(BIN)/jupyter lab
+	LISTEN=1 $(BIN)/jupyter lab
 
 notebooks: $(BIN)/.ready
 	IMGS=imgs $(BIN)/python tools/course.py --in-place

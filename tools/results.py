@@ -97,8 +97,11 @@ def times_text(folder):
         title: json.loads((folder / name / "seconds.json").read_text()) for title, name in runs.items()
     }
     names = sorted(seconds["`full`, real speech"])
-    rows = [[f"[{name}]({name}.ipynb)", *(column[name] for column in seconds.values())] for name in names]
-    rows.append(["all", *(sum(column.values()) for column in seconds.values())])
+    rows = [
+        [f"[{name}]({name}.ipynb)", *(column.get(name, "–") for column in seconds.values())] for name in names
+    ]
+    totals = (sum(column.values()) if set(names) <= set(column) else "–" for column in seconds.values())
+    rows.append(["all", *totals])
     return "Running times in seconds, first run, 2 CPU cores:\n\n" + table(["notebook", *seconds], rows)
 
 
