@@ -43,6 +43,7 @@ test: $(BIN)/.dev
 
 bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/features.py
+	$(BIN)/python benchmarks/store.py
 	test -z "$(PEERS)" || $(BIN)/python benchmarks/peers.py data/$(notdir $(CORPUS)) $(PEERS)/*.pb
 
 html: $(BIN)/.ready

@@ -33,7 +33,14 @@ from kws.models import (
     stored_features,
     with_front_end,
 )
-from .preprocess import FrontEnd, open_store, read_noise, training_batches, write_store
+from kws.preprocess import (
+    FrontEnd,
+    open_store,
+    read_noise,
+    standard_augmentations,
+    training_batches,
+    write_store,
+)
 from kws.split import (
     COMMANDS,
     HELD_OUT,
@@ -132,13 +139,12 @@ def train(work, folder, manifest, name, epochs, seed=0, logdir=None):
     train_rows, val_rows = ((manifest.split == split).to_numpy() for split in ("train", "val"))
     feature, build = ZOO[name]
     store = open_store(work, feature, manifest)
-    labels = label_numbers(manifest)[train_rows]
-    pcm = open_store(work, "pcm", manifest)[np.flatnonzero(train_rows)]
+    labels, pcm = label_numbers(manifest), open_store(work, "pcm", manifest)
+    rows = np.flatnonzero(train_rows)[epoch_rows(labels[train_rows])]
     front_end = FrontEnd(feature, **store.attrs["statistics"])
     classes = len(labels_of(manifest))
-    batches = training_batches(
-        pcm, labels, read_noise(folder), front_end, seed=seed, rows=epoch_rows(labels), classes=classes
-    )
+    augmentations = standard_augmentations(read_noise(folder))
+    batches = training_batches(pcm, labels, rows, front_end, augmentations, seed=seed, classes=classes)
     body = compile_model(build(classes), epochs * len(batches))
     best, callbacks = callbacks_for(work, name, settings, logdir)
     val = stored_features(store, manifest, val_rows)

@@ -1,0 +1,211 @@
+"""Notebook 2: the store, with bcolz and with blosc2: what it holds, when it is refused, killed, on a full disk."""
+
+import errno
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from kill_store import tree
+
+from kws import preprocess
+from kws.preprocess import compute_rows, open_array, open_store, read_rows, write_store
+from kws.split import CorpusError, make_manifest
+
+
+@pytest.fixture(params=["bcolz", "blosc2"])
+def library(request, monkeypatch):
+    """Each test of the store runs with both."""
+    if request.param == "blosc2":
+        pytest.importorskip("blosc2")
+    elif preprocess.bcolz is None:
+        pytest.skip("bcolz is not installed")
+    monkeypatch.setattr(preprocess, "LIBRARY", request.param)
+    return request.param
+
+
+@pytest.mark.parametrize("feature", ["pcm", "log_mel", "fft"])
+def test_store_holds_what_was_computed(library, manifest, tmp_path, feature):
+    store = write_store(tmp_path, feature, manifest, block=96)
+    assert store.attrs["written_by"] == library and "tensorflow" in dict(store.attrs)
+    expected = compute_rows(feature, manifest)
+    assert np.array_equal(store[:], expected) and store.dtype == expected.dtype
+    rows = np.array([150, 3, 77, 3])
+    opened = open_store(tmp_path, feature, manifest)
+    assert np.array_equal(read_rows(opened, rows), expected[rows])
+    assert np.array_equal(opened[[3, 77, 150]], expected[[3, 77, 150]])
+    train = expected[manifest.split == "train"].astype("float64")
+    train = train.reshape(-1, 1) / 32_768 if feature == "pcm" else train.reshape(-1, train.shape[-1])
+    statistics = store.attrs["statistics"]
+    np.testing.assert_allclose(statistics["mean"], train.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(statistics["deviation"], train.std(0), rtol=1e-4)
+
+
+def test_statistics_are_of_training_rows_only(library, manifest, tmp_path):
+    held = manifest.assign(split=manifest.split.where(manifest.index % 2 == 0, "held"))
+    store = write_store(tmp_path, "log_mel", held, block=64)
+    statistics = store.attrs["statistics"]
+    train = compute_rows("log_mel", held[held.split == "train"]).reshape(-1, 40)
+    np.testing.assert_allclose(statistics["mean"], train.mean(0), rtol=1e-4)
+
+
+def test_interrupted_store_goes_on(library, manifest, tmp_path, monkeypatch):
+    calls = []
+
+    def interrupted(feature, rows):
+        calls.append(len(rows))
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return compute_rows(feature, rows)
+
+    monkeypatch.setattr(preprocess, "compute_rows", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_store(tmp_path, "log_mel", manifest, block=64)
+    with pytest.raises(CorpusError, match="2_preprocess_augment.ipynb"):
+        open_store(tmp_path, "log_mel", manifest)
+    store = write_store(tmp_path, "log_mel", manifest, block=64)
+    assert sum(calls[4:]) == 1 + len(manifest) - 128, "rows that were there were computed again"
+    assert np.array_equal(store[:], compute_rows("log_mel", manifest))
+    assert [p.name for p in tmp_path.iterdir()] == ["log_mel.bc"]
+
+
+def test_stale_store_is_refused_and_replaced(library, corpus, manifest, tmp_path, monkeypatch):
+    write_store(tmp_path, "log_mel", manifest)
+    other = make_manifest(corpus, tmp_path / "other", "sample", seed=1)
+    with pytest.raises(CorpusError, match="another manifest.*2_preprocess_augment.ipynb"):
+        open_store(tmp_path, "log_mel", other)
+    feature = preprocess.FEATURES["log_mel"]
+    changed = feature._replace(parameters=feature.parameters | {"n_mels": 41})
+    monkeypatch.setitem(preprocess.FEATURES, "log_mel", changed)
+    with pytest.raises(CorpusError, match="other parameters: n_mels is 40, wanted 41.*2_preprocess_augment"):
+        open_store(tmp_path, "log_mel", manifest)
+    monkeypatch.setitem(preprocess.FEATURES, "log_mel", feature)
+    store = write_store(tmp_path, "log_mel", other)
+    assert len(store) == len(other) and len(open_store(tmp_path, "log_mel", other)) == len(other)
+
+
+def test_unfinished_blocks_of_other_parameters_are_not_used(library, manifest, tmp_path, monkeypatch):
+    def stopped(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(preprocess, "assemble", stopped)
+        write_store(tmp_path, "log_mel", manifest[::-1], block=64)
+    assert len(list((tmp_path / "log_mel.bc.blocks").glob("*.npy"))) > 2
+    store = write_store(tmp_path, "log_mel", manifest, block=64)
+    assert np.array_equal(store[:], compute_rows("log_mel", manifest))
+
+
+def test_a_folder_that_is_no_store(library, manifest, tmp_path):
+    (tmp_path / "log_mel.bc").mkdir()
+    (tmp_path / "log_mel.bc" / "chunks.b2frame").write_bytes(b"no")
+    with pytest.raises(CorpusError, match="not a store of this course"):
+        open_store(tmp_path, "log_mel", manifest)
+    assert len(write_store(tmp_path, "log_mel", manifest[:20])) == 20
+
+
+def test_each_library_opens_what_it_wrote(library, manifest, tmp_path, monkeypatch):
+    store = write_store(tmp_path, "pcm", manifest[:40])
+    expected = store[:]
+    monkeypatch.setattr(preprocess, "LIBRARY", "blosc2" if library == "bcolz" else "bcolz")
+    assert np.array_equal(open_store(tmp_path, "pcm", manifest[:40])[:], expected)
+    monkeypatch.setattr(preprocess, "bcolz", None)
+    monkeypatch.setitem(sys.modules, "blosc2", None)
+    with pytest.raises(CorpusError, match=f"written by {library}, which is not installed"):
+        open_array(tmp_path / "pcm.bc")
+    with pytest.raises(CorpusError, match=f"written by {library}, which is not installed"):
+        open_store(tmp_path, "pcm", manifest[:40])
+
+
+def test_a_copied_store_reads_the_same(library, manifest, tmp_path):
+    """Nothing in a store depends on where it lies."""
+    expected = write_store(tmp_path / "a", "pcm", manifest[:40])[:]
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert np.array_equal(open_store(tmp_path / "b", "pcm", manifest[:40])[:], expected)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks")
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("feature, every", [("pcm", 1), ("log_mel", 15)])
+def test_killed_at_any_moment(library, work, tmp_path, feature, every):
+    folder = tmp_path / "killed"
+    folder.mkdir()
+    command = [sys.executable, ROOT / "tests/kill_store.py", library, feature, every, work, folder]
+    done = subprocess.run(
+        list(map(str, command)),
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2_000:]
+    operations, chosen, timed = map(int, re.findall(r"\d+", done.stdout))
+    assert operations >= 25 and chosen >= operations // every and timed >= 3, done.stdout
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a small disk in memory; returns a function that sets its size in MB. Skipped where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def resize(size, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}m", *options]), "tmpfs", folder]
+        return subprocess.run(command, capture_output=True).returncode
+
+    try:
+        allowed = resize(1) == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mounting is not allowed here")
+    yield folder, lambda size: resize(size, "remount")
+    subprocess.run(["umount", folder], check=True)
+
+
+@pytest.mark.parametrize("megabytes, where", [(2, "blocks"), (6, "assembly")])
+def test_full_disk(library, manifest, tmp_path, small_disk, megabytes, where):
+    folder, resize = small_disk
+    write_store(folder, "log_mel", manifest[:16])
+    before = tree(folder)
+    resize(megabytes)
+    with pytest.raises(
+        CorpusError, match=r"disk is full. Making the store takes up to [\d,]+ bytes, [\d,]+ are"
+    ):
+        write_store(folder, "log_mel", manifest, block=32)
+    assert {name: content for name, content in tree(folder).items() if name in before} == before
+    blocks = list((folder / "log_mel.bc.blocks").glob("*.npy"))
+    everything = -(-len(manifest) // 32)
+    assert len(blocks) == everything if where == "assembly" else 0 < len(blocks) < everything
+    resize(64)
+    write_store(folder, "log_mel", manifest, block=32)
+    write_store(tmp_path / "elsewhere", "log_mel", manifest, block=32)
+    assert tree(folder) == tree(tmp_path / "elsewhere")
+
+
+def test_full_disk_in_every_place(library, manifest, tmp_path, monkeypatch):
+    write_store(tmp_path, "pcm", manifest[:16])
+    before = tree(tmp_path)
+
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    for place in ("write_whole", "create_array", "append_rows"):
+        with monkeypatch.context() as patch, pytest.raises(CorpusError, match="the disk is full"):
+            patch.setattr(preprocess, place, full)
+            write_store(tmp_path, "pcm", manifest, block=64)
+        assert before.items() <= tree(tmp_path).items()
+    assert len(write_store(tmp_path, "pcm", manifest, block=64)) == len(manifest)
+
+
+def test_other_errors_stay_what_they_are(library, manifest, tmp_path, monkeypatch):
+    def broken(*args):
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(preprocess, "write_whole", broken)
+    with pytest.raises(PermissionError):
+        write_store(tmp_path, "pcm", manifest)
