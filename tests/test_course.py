@@ -56,7 +56,7 @@ def test_export_is_up_to_date(tmp_path):
         )
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_seven_notebooks_end_to_end(course):
     done = run_course(course)
     assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
@@ -92,7 +92,7 @@ def test_seven_notebooks_end_to_end(course):
     assert made == {p: p.stat().st_mtime_ns for p in made}, "the second run made again what was there"
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(1200)
 def test_own_words_end_to_end(course, tmp_path):
     corpus, say = tmp_path / "mine", split.load_espeak()
     for i, voice in enumerate(split.make_voices(24)):
