@@ -1,16 +1,16 @@
-# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT and MODEL are taken from the command line or the environment.
+# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT, MODEL and EXPERIMENTS are taken from the command line or the environment.
 PYTHON ?= python3
 CORPUS ?= synthetic
 PROFILE ?= sample
 SEED ?= 0
-export CORPUS PROFILE SEED WORDS HELD_OUT MODEL
+export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 
 .PHONY: help run lab notebooks test bench html clean
 
 help:
-	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"]   all notebooks, in order"
+	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests"

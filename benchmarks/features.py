@@ -14,9 +14,9 @@ import librosa
 import numpy as np
 import pandas as pd
 
+from kws.models import circumstances
 from kws.preprocess import FLOOR, MEL, write_store
 from kws.split import SAMPLE_RATE, get_corpus, make_manifest
-from kws.training import circumstances
 
 
 def older_loop(paths):

@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from kws.deploy import load_graph
-from kws.models import label_numbers, score
+from kws.models import circumstances, label_numbers, score
 from kws.pi import time_runs
 from kws.preprocess import open_store
 from kws.split import read_manifest
-from kws.training import circumstances
 
 
 def main():

@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kws.models import circumstances
 from kws.preprocess import compute_rows, open_store, shuffled_batches, write_store
 from kws.split import make_manifest, make_synthetic, read_manifest
-from kws.training import circumstances
 
 BATCH = 100
 

@@ -4,14 +4,13 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'best_of_sample', 'epoch_rows', 'run_settings', 'EpochSeconds', 'callbacks_for', 'train', 'predict_rows',
-           'evaluate', 'record', 'circumstances', 'main']
+           'evaluate', 'record', 'main']
 
 # %% ../4_full_training.ipynb #cell-002
 import argparse
 import hashlib
 import json
 import os
-import platform
 import sys
 import time
 from pathlib import Path
@@ -24,7 +23,9 @@ from tqdm.keras import TqdmCallback
 
 # %% ../4_full_training.ipynb #cell-004
 from kws.models import (
+    FREEZABLE,
     ZOO,
+    circumstances,
     compile_model,
     label_numbers,
     load_model,
@@ -58,14 +59,14 @@ EPOCHS = {"smoke": 20, "sample": 25, "full": 60}
 
 
 def best_of_sample(work):
-    """Name of the model with the highest validation accuracy in `work`/experiments.csv."""
+    """Name of the model with the highest mean validation accuracy in `work`/experiments.csv, of those that can be frozen."""
     path = Path(work) / "experiments.csv"
     if not path.exists():
         raise CorpusError(
             f"{path}: not there yet. Notebook 3_sample_experiments.ipynb writes it; or name a model: {', '.join(ZOO)}"
         )
     results = pd.read_csv(path)
-    return results.model[results.accuracy.idxmax()]
+    return results[results.model.isin(FREEZABLE)].groupby("model").accuracy.mean().idxmax()
 
 # %% ../4_full_training.ipynb #cell-012
 def epoch_rows(labels, most=4):
@@ -137,7 +138,7 @@ def train(work, folder, manifest, name, epochs, seed=0, logdir=None):
         return path
     keras.utils.set_random_seed(seed)
     train_rows, val_rows = ((manifest.split == split).to_numpy() for split in ("train", "val"))
-    feature, build = ZOO[name]
+    feature, build, _ = ZOO[name]
     store = open_store(work, feature, manifest)
     labels, pcm = label_numbers(manifest), open_store(work, "pcm", manifest)
     rows = np.flatnonzero(train_rows)[epoch_rows(labels[train_rows])]
@@ -205,17 +206,6 @@ def record(work, **entries):
     part.write_text(json.dumps(results, indent=1, default=float) + "\n")
     part.replace(path)
     return results
-
-
-def circumstances():
-    """Versions, machine and date of a measurement."""
-    return {
-        "python": platform.python_version(),
-        "tensorflow": tf.__version__,
-        "keras": keras.__version__,
-        "hardware": f"{os.cpu_count()} CPU cores ({platform.machine()}), {len(tf.config.list_physical_devices('GPU'))} GPU",
-        "date": time.strftime("%Y-%m-%d"),
-    }
 
 # %% ../4_full_training.ipynb #cell-029
 def main(arguments=None):

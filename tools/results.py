@@ -1,6 +1,7 @@
 """Put the committed results into README.md, between its markers: python tools/results.py
 
-The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, and seconds.json.
+The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, experiments.csv, features.csv,
+store.csv and seconds.json.
 """
 
 import json
@@ -54,7 +55,7 @@ def results_text(folder):
         "reported. Some words are in no training clip; they are part of the spoken clips, and counted again by themselves. "
         "Chance is to always say the most frequent label.",
         table(["clips", "n", "accuracy in % (95 % interval)", "chance in %"], accuracy),
-        f"The same model in its three files, one thread of {where['hardware']}; accuracy on the {where['n']} spoken clips of "
+        f"The same model in its files, one thread of {where['hardware']}; accuracy on the {where['n']} spoken clips of "
         "testing_list.txt:",
         table(["file", "bytes", "ms per clip, median", "95th percentile", "accuracy in %"], files),
     ]
@@ -83,7 +84,70 @@ def results_text(folder):
                 rows,
             ),
         ]
+    if results.get("pi_estimates"):
+        text += [
+            "On a Raspberry Pi 3 (an estimate, not a measurement: `frozen.pb` and a graph whose time on the contest's Pi 3 is "
+            "known, both timed in the genuine TensorFlow 1.4 on the machine above, one thread, and scaled):",
+            table(
+                [
+                    "by the known time of",
+                    "known, ms",
+                    "ours, estimated ms (5th to 95th percentile of our runs)",
+                ],
+                [
+                    [name, e["on_pi"], f"{e['ours_on_pi']:.1f} ({e['low']:.1f} to {e['high']:.1f})"]
+                    for name, e in results["pi_estimates"].items()
+                ],
+            ),
+        ]
+    if s := results.get("streaming"):
+        text += [
+            f"Listening to a recording of {s['minutes']:.0f} minutes (test clips at random times over noise that training has "
+            f"not heard), at the threshold {s['threshold']:.2f}: {100 * s['correct share']:.1f} % of {s['true']:.0f} commands "
+            f"found and right, {s['false alarms per hour']:.1f} false alarms per hour; {s['other words']:.0f} other words are "
+            "in it."
+        ]
     return "\n\n".join(text)
+
+
+def field_text(folder):
+    """Markdown of the ten best models of notebook 3 on the sample set."""
+    rows = pd.read_csv(folder / "experiments.csv")
+    means = rows.groupby("model").mean(numeric_only=True).sort_values("accuracy", ascending=False)
+    means["seeds"], r = rows.groupby("model").size(), rows.iloc[0]
+    columns = {
+        "seeds": "{:.0f}",
+        "accuracy": "{:.1%}",
+        "unseen_accuracy": "{:.0%}",
+        "parameters": "{:,.0f}",
+        "MACs": "{:,.0f}",
+        "ms": "{:.2f}",
+        "seconds": "{:.0f}",
+    }
+    lines = [
+        [f"`{name}`", *(form.format(m[column]) for column, form in columns.items())]
+        for name, m in means.head(10).iterrows()
+    ]
+    header = "model", "seeds", "accuracy", "never heard", "parameters", "MACs", "ms per clip", "s to train"
+    text = (
+        f"The ten best of {len(means)} models of the field, each trained for {r.epochs} epochs on the same sample of real "
+        f"speech, on {r.n:.0f} validation clips (intervals are about 5 points wide) and on {r.unseen_n:.0f} clips of words "
+        f"that no training clip says ({r.hardware}, {r.date}; all in [notebook 3](3_sample_experiments.ipynb)):"
+    )
+    return f"{text}\n\n{table(header, lines)}"
+
+
+def speed_text(folder):
+    """Markdown of what notebook 2's store was measured to do."""
+    features = pd.read_csv(folder / "synthetic/features.csv")
+    store = pd.read_csv(folder / "synthetic-full/store.csv")
+    made = store[store.what == "wav files to log-mel store"].iloc[-1]
+    older, same, _ = features["write_store is faster by"]
+    return (
+        f"From wav files to a log-mel store: {older:.0f} times as fast as librosa's defaults clip by clip, {same:.0f} times "
+        f"as fast as librosa with the same numbers (ratios of one run, {features.n[0]:,} synthetic clips). {made.clips:,} "
+        f"clips take {made.seconds:.0f} s and {made['peak MB']:.0f} MB of memory ({made.hardware}, {made.date})."
+    )
 
 
 def times_text(folder):
@@ -109,7 +173,8 @@ def with_results(readme, folder):
     """The text of README.md with the results in place."""
     begin, end = MARKERS
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    text = f"{results_text(folder / CORPUS)}\n\n{times_text(folder)}"
+    parts = results_text(folder / CORPUS), field_text(folder / CORPUS), speed_text(folder), times_text(folder)
+    text = "\n\n".join(parts)
     return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", readme)
 
 
