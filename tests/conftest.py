@@ -1,16 +1,13 @@
 """Small corpora and stores, made once in a temporary folder; real speech where it lies beside the project."""
 
 import os
-import platform
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
-import pooch
 import pytest
 
 from kws import split
@@ -74,30 +71,11 @@ def real_corpus(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def tf14(tmp_path_factory):
-    """Folder with the libraries of TensorFlow 1.4.0, from its wheel (41 MB, kept in the user's cache)."""
-    if sys.platform != "linux" or platform.machine() != "x86_64":
-        pytest.skip("TensorFlow 1.4 has a wheel for x86-64 Linux only")
-    cache = Path(pooch.os_cache("kws"))
-    wheel = cache / "tensorflow-1.4.0-cp36-cp36m-manylinux1_x86_64.whl"
-    if not wheel.exists():
-        target = "--python-version 3.6 --implementation cp --abi cp36m --platform manylinux1_x86_64".split()
-        download = [
-            sys.executable,
-            "-m",
-            "pip",
-            "download",
-            "--no-deps",
-            "--dest",
-            cache,
-            *target,
-            "tensorflow==1.4.0",
-        ]
-        if subprocess.run(download, capture_output=True).returncode:
-            pytest.skip("the wheel of TensorFlow 1.4 cannot be downloaded")
-    folder = tmp_path_factory.mktemp("tf14")
-    with zipfile.ZipFile(wheel) as archive:
-        for name in archive.namelist():
-            if name.endswith(("libtensorflow_framework.so", "_pywrap_tensorflow_internal.so")):
-                archive.extract(name, folder)
-    return next(folder.rglob("libtensorflow_framework.so")).parent
+def tf14():
+    """Folder with the libraries of TensorFlow 1.4.0 (its wheel, 41 MB, is kept in the user's cache)."""
+    from kws.deploy import tf14_libraries
+
+    try:
+        return tf14_libraries()
+    except split.CorpusError as error:
+        pytest.skip(str(error))
