@@ -114,9 +114,8 @@ def run_graph(folder, path, inputs, outputs, runs):
         start = time.perf_counter()
         graph(clips[0])
         times.append(1e3 * (time.perf_counter() - start))
-    import resource  # not on Windows, and neither is this TensorFlow
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()
+    peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"version": graph.tf.TF_Version().decode(), "ms": times, "peak MB": peak}))
 
 # %% ../5_freeze_and_pi.ipynb #cell-021

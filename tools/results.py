@@ -151,15 +151,14 @@ def speed_text(folder):
 
 
 def times_text(folder):
-    """Markdown of the running times of three runs, each the first one of its working folder."""
+    """Markdown of the running times of some runs, each the first one of its working folder."""
     runs = {
         "`smoke`, synthetic": "synthetic-smoke",
         "`sample`, synthetic": "synthetic",
         "`full`, real speech": CORPUS,
     }
-    seconds = {
-        title: json.loads((folder / name / "seconds.json").read_text()) for title, name in runs.items()
-    }
+    files = {title: folder / name / "seconds.json" for title, name in runs.items()}
+    seconds = {title: json.loads(file.read_text()) for title, file in files.items() if file.exists()}
     names = sorted(seconds["`full`, real speech"])
     rows = [
         [f"[{name}]({name}.ipynb)", *(column.get(name, "–") for column in seconds.values())] for name in names
