@@ -570,7 +570,7 @@ def mean_of_seeds(rows, by):
     )
     return table
 
-# %% ../3_sample_experiments.ipynb #cell-089
+# %% ../3_sample_experiments.ipynb #cell-091
 def rows_of(path, here, **values):
     """Rows of a csv file of measurements that have these values, and a line that says how they were measured: `here` or not.
 
@@ -588,7 +588,7 @@ def rows_of(path, here, **values):
     )
     return rows
 
-# %% ../3_sample_experiments.ipynb #cell-095
+# %% ../3_sample_experiments.ipynb #cell-097
 def dots(table, title):
     """Accuracy of the rows of `mean_of_seeds` as dots with intervals; the column variant names them."""
     fig, ax = plt.subplots(figsize=(8, 0.33 * len(table) + 1), constrained_layout=True)
