@@ -8,7 +8,6 @@ come from the page cache, as they are the same few over and over. Writes benchma
 
 import hashlib
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -34,6 +33,7 @@ def link_clips(corpus, folder, count):
 
 def one_run(model, folder, one_at_a_time):
     """Predict and write; prints seconds and peak MB."""
+    from kws.pi import peak_memory
     from kws.split import read_clip
     from kws.submission import check_submission, load_predictor, predict_clips, test_clips, write_submission
 
@@ -48,7 +48,7 @@ def one_run(model, folder, one_at_a_time):
         write_submission(paths, probabilities, folder / "submission.csv")
         check_submission(folder / "submission.csv", paths)
     seconds = time.perf_counter() - start
-    print(seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    print(seconds, peak_memory())
 
 
 def main(corpus, model, *counts):
