@@ -1,20 +1,20 @@
-# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT, MODEL and EXPERIMENTS are taken from the command line or the environment.
+# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT, MODEL, EXPERIMENTS and PEERS are taken from the command line or the environment.
 PYTHON ?= python3
 CORPUS ?= synthetic
 PROFILE ?= sample
 SEED ?= 0
-export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS
+export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 
 .PHONY: help run lab notebooks test bench html clean
 
 help:
-	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all]   all notebooks, in order"
+	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests"
-	@echo "make bench [PEERS=FOLDER OF FROZEN GRAPHS]   speed of the features; accuracy beside other graphs"
+	@echo "make bench       speed of features and store"
 	@echo "make html        the executed notebooks as web pages in _site/"
 
 $(BIN)/.ready: req.txt
@@ -44,7 +44,6 @@ test: $(BIN)/.dev
 bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/features.py
 	$(BIN)/python benchmarks/store.py
-	test -z "$(PEERS)" || $(BIN)/python benchmarks/peers.py data/$(notdir $(CORPUS)) $(PEERS)/*.pb
 
 html: $(BIN)/.ready
 	$(BIN)/jupyter nbconvert --to html --output-dir _site [0-6]_*.ipynb

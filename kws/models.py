@@ -432,6 +432,9 @@ ZOO = {
     "ds_cnn_m": Entry("mfcc", lambda classes=12: ds_cnn(172, 4, ((2, 1), 2), classes)),
     "tc_resnet8": Entry("log_mel", lambda classes=12: tc_resnet((24, 32, 48), 16, classes)),
     "tc_resnet14": Entry("log_mel", lambda classes=12: tc_resnet((36, 36, 48, 48, 72, 72), 24, classes)),
+    "tc_resnet14_wide": Entry(
+        "log_mel", lambda classes=12: tc_resnet((54, 54, 72, 72, 108, 108), 36, classes)
+    ),
     "matchboxnet": Entry("log_mel", matchboxnet),
     "bc_resnet1": Entry("log_mel", lambda classes=12: bc_resnet(1, classes)),
     "bc_resnet2": Entry("log_mel", lambda classes=12: bc_resnet(2, classes)),

@@ -10,10 +10,10 @@ __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', '
            'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd', 'differing', 'normalise_clip',
            'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts', 'add_noise', 'power_of',
            'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate', 'with_copies', 'spec_augment',
-           'chunk_rows', 'read_rows', 'epoch_pools', 'shuffled_batches', 'standard_augmentations', 'training_batches',
-           'create_array', 'append_rows', 'open_array', 'store_record', 'library_versions', 'store_fault', 'store_path',
-           'open_store', 'remove', 'write_whole', 'write_blocks', 'training_statistics', 'assemble', 'full_disk_said',
-           'write_store']
+           'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers', 'shuffled_batches', 'standard_augmentations',
+           'training_batches', 'create_array', 'append_rows', 'open_array', 'store_record', 'library_versions',
+           'store_fault', 'store_path', 'open_store', 'remove', 'write_whole', 'write_blocks', 'training_statistics',
+           'assemble', 'full_disk_said', 'write_store']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
 import contextlib
@@ -508,30 +508,43 @@ def epoch_pools(rows, chunk, pool, rng):
     return [rng.permutation(order[at : at + pool]) for at in range(0, len(order), pool)]
 
 # %% ../2_preprocess_augment.ipynb #cell-111
-def shuffled_batches(store, labels, rows, batch_size=100, seed=0, pool=40):
+def random_numbers(seed, first_epoch=0):
+    """Endless Dataset of random numbers, other ones in each epoch; the first pass has those of `first_epoch`."""
+    numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
+    for _ in range(first_epoch):
+        next(iter(numbers))
+    return numbers
+
+
+def shuffled_batches(store, labels, rows, batch_size=100, seed=0, pool=40, first_epoch=0):
     """Dataset of (values [batch, ...], labels [batch]) of some rows of a store, in a new order in each epoch.
 
     Parameters
     ----------
     store : array on disk or in memory; labels : int [rows of the store]
-    rows : the row numbers of an epoch, with repeats for rows that are to come more often
+    rows : the row numbers of an epoch, or a function rng -> row numbers that draws them anew, always as many
     pool : batches that are in memory at a time; where all rows fit into one pool they are read once and kept
+    first_epoch : epochs to leave out, for a training that goes on
     """
-    labels, rows = np.asarray(labels, "int64"), np.asarray(rows)
-    count, size = -(-len(rows) // batch_size), pool * batch_size
-    if len(rows) <= size:
-        store, labels, rows = read_rows(store, rows), labels[rows], np.arange(len(rows))
+    labels, one = np.asarray(labels, "int64"), rows(np.random.default_rng(seed)) if callable(rows) else rows
+    count, size = -(-len(one) // batch_size), pool * batch_size
+    if len(one) <= size and not callable(rows):
+        store, labels, rows = read_rows(store, one), labels[one], np.arange(len(one))
 
     def batches(seed):
-        for some in epoch_pools(rows, chunk_rows(store), size, np.random.default_rng(seed)):
+        rng = np.random.default_rng(seed)
+        for some in epoch_pools(
+            rows(rng) if callable(rows) else np.asarray(rows), chunk_rows(store), size, rng
+        ):
             values = read_rows(store, some)
             for at in range(0, len(some), batch_size):
                 yield values[at : at + batch_size], labels[some[at : at + batch_size]]
 
     shapes = (tf.TensorSpec([None, *store.shape[1:]], store.dtype), tf.TensorSpec([None], tf.int64))
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).take(1)
-    data = seeds.flat_map(
-        lambda seed: tf.data.Dataset.from_generator(batches, output_signature=shapes, args=[seed])
+    data = (
+        random_numbers(seed, first_epoch)
+        .take(1)
+        .flat_map(lambda seed: tf.data.Dataset.from_generator(batches, output_signature=shapes, args=[seed]))
     )
     return data.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
@@ -542,13 +555,24 @@ def standard_augmentations(noise):
 
 
 def training_batches(
-    store, labels, rows, front_end, augmentations, batch_size=100, seed=0, classes=12, pool=40, masks=True
+    store,
+    labels,
+    rows,
+    front_end,
+    augmentations,
+    batch_size=100,
+    seed=0,
+    classes=12,
+    pool=40,
+    masks=True,
+    first_epoch=0,
 ):
     """Dataset of (features [batch, ...], one-hot labels [batch, classes]), augmented anew in each epoch.
 
     Parameters
     ----------
-    store, labels, rows, batch_size, seed, pool : as in `shuffled_batches`; the store is that of pcm, int16 [clips, 16,000]
+    store, labels, rows, batch_size, seed, pool, first_epoch : as in `shuffled_batches`
+        (the store is that of pcm, int16 [clips, 16,000])
     front_end : FrontEnd
     augmentations : functions (pcm, seed) -> pcm, applied in order
     masks : SpecAugment, too, where the feature has frames and bins
@@ -565,8 +589,8 @@ def training_batches(
             features = spec_augment(features, last)
         return features, tf.one_hot(labels, classes)
 
-    batches = shuffled_batches(store, labels, rows, batch_size, seed, pool)
-    seeds = tf.data.Dataset.random(seed, rerandomize_each_iteration=True).batch(2)
+    batches = shuffled_batches(store, labels, rows, batch_size, seed, pool, first_epoch)
+    seeds = random_numbers(seed, first_epoch).batch(2)
     return tf.data.Dataset.zip(batches, seeds).map(disguise, num_parallel_calls=2).prefetch(2)
 
 # %% ../2_preprocess_augment.ipynb #cell-121

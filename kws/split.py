@@ -752,9 +752,9 @@ def hold_out(clips, words=HELD_OUT):
     return clips.assign(split=clips.split.mask(held, "held"))
 
 
-def is_unseen(manifest):
-    """Boolean mask of the spoken clips whose word has no clip in training."""
-    heard = manifest.word[manifest.split == "train"].unique()
+def is_unseen(manifest, splits=("train",)):
+    """Boolean mask of the spoken clips whose word has no clip in `splits`, which a model has learned from."""
+    heard = manifest.word[manifest.split.isin(splits)].unique()
     return (manifest.speaker != "") & ~manifest.word.isin(heard)
 
 # %% ../0_split.ipynb #cell-081

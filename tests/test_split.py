@@ -294,6 +294,9 @@ def test_own_words(own_corpus, tmp_path):
     assert (tmp_path / "labels.txt").read_text() == "silence\nunknown\ncomputer\nlights\n"
     assert set(manifest.word[manifest.label == "unknown"]) == {"window", "music", "two"}
     assert set(manifest.word[is_unseen(manifest)]) == {"two"}
+    assert not is_unseen(manifest, ("train", "held")).any(), (
+        "a model that has learned from held words knows them"
+    )
     other = make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
     assert labels_of(other)[2:] == ("lights", "computer"), "other words, the old manifest"
     written = (tmp_path / "manifest.csv").stat().st_mtime_ns

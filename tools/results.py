@@ -28,41 +28,68 @@ def table(header, rows):
 def results_text(folder):
     """Markdown of the results in a folder."""
     results = json.loads((folder / "results.json").read_text())
-    training, scores, where = results["training"], results["scores"], results["deployed_circumstances"]
+    where, best = results["deployed_circumstances"], results.get("best")
+    models = [results, best] if best else [results]
     parts = {
         "testing_list.txt, spoken clips": "test, spoken",
         "validation_list.txt, spoken clips": "val, spoken",
-        "validation_list.txt, words held out of training": "val, unseen words",
-        "testing_list.txt, words held out of training": "test, unseen words",
         "silence of the test stretches": "test, silence",
     }
     accuracy = []
     for name, key in parts.items():
-        s = scores[key]
-        chance = f"{100 * s['chance']:.1f}" if s["chance"] < 1 else "–"
-        accuracy.append([name, f"{s['n']:.0f}", interval(s["accuracy"], s["low"], s["high"]), chance])
+        each = [model["scores"][key] for model in models]
+        intervals = [interval(s["accuracy"], s["low"], s["high"]) for s in each]
+        chance = f"{100 * each[0]['chance']:.1f}" if each[0]["chance"] < 1 else "–"
+        accuracy.append([name, f"{each[0]['n']:.0f}", *intervals, chance])
     files = [
         [f"`{name}`", f"{d['bytes']:,}", f"{d['ms']:.2f}", f"{d['p95']:.2f}", f"{100 * d['accuracy']:.1f}"]
         for name, d in results["deployed"].items()
     ]
-    text = [
+    training = results["training"]
+    described = (
         f"`{training['model']}`, {training['parameters']:,} parameters, {training['MACs'] / 1e6:.1f} M multiplications, "
         f"trained for {training['epochs']} epochs in {training['seconds'] / 60:.0f} minutes on {training['train_clips']:,} "
         "clips of real speech and seconds of noise (a selection of Speech Commands v0.01 and v0.02; the speakers of its "
-        f"lists are in no training clip). Seed {training['seed']}, {training['hardware']}, TensorFlow "
-        f"{training['tensorflow']}, {training['date']}. "
-        "Model and epoch were chosen on validation_list.txt, so that its row is a little too good; testing_list.txt was only "
-        "reported. Some words are in no training clip; they are part of the spoken clips, and counted again by themselves. "
-        "Chance is to always say the most frequent label.",
-        table(["clips", "n", "accuracy in % (95 % interval)", "chance in %"], accuracy),
-        f"The same model in its files, one thread of {where['hardware']}; accuracy on the {where['n']} spoken clips of "
-        "testing_list.txt:",
+        "lists are in no training clip). "
+    )
+    columns = [f"`{training['model']}`"]
+    if best:
+        t = best["training"]
+        described += (
+            f"The best model is a `{t['model']}`, {t['parameters']:,} parameters, {t['MACs'] / 1e6:.1f} M multiplications, "
+            f"taught by {len(best['teachers'])} models, also on {best['clips without labels']:,} clips without labels: "
+            f"{best['seconds with teachers'] / 60:.0f} minutes, its teachers included. "
+        )
+        columns.append("best")
+    text = [
+        described + f"Seed {training['seed']}, {training['hardware']}, TensorFlow {training['tensorflow']}, "
+        f"{training['date']}. "
+        "Models and epochs were chosen on validation_list.txt, so that its row is a little too good; testing_list.txt was "
+        "only reported. Chance is to always say the most frequent label.",
+        table(
+            ["clips", "n", *(f"{c}: accuracy in % (95 % interval)" for c in columns), "chance in %"], accuracy
+        ),
+    ]
+    never = [
+        results["scores"][f"{s}, unseen words"]
+        for s in ("val", "test")
+        if f"{s}, unseen words" in results["scores"]
+    ]
+    if never:
+        right, n = sum(s["accuracy"] * s["n"] for s in never), sum(s["n"] for s in never)
+        text.append(
+            f"Trained once more with the words of `HELD_OUT` kept out, `{training['model']}` says `unknown` to "
+            f"{100 * right / n:.0f} % of {n:.0f} clips of these words."
+        )
+    text += [
+        f"The {'best' if best else 'same'} model in its files, one thread of {where['hardware']}; accuracy on the "
+        f"{where['n']} spoken clips of testing_list.txt:",
         table(["file", "bytes", "ms per clip, median", "95th percentile", "accuracy in %"], files),
     ]
     if (folder / "peers.csv").exists():
         peers = pd.read_csv(folder / "peers.csv")
         if peers.bytes[0] != results["deployed"]["frozen.pb"]["bytes"]:
-            raise SystemExit("peers.csv is of another frozen.pb: run benchmarks/peers.py again")
+            raise SystemExit("peers.csv is of another frozen.pb: run notebook 5 with PEERS again")
         rows = [
             [f"`{p.graph}`", f"{p.bytes:,}", interval(p["test accuracy"], p["test low"], p["test high"]),
              interval(p["val accuracy"], p["val low"], p["val high"]), f"{p.ms:.2f}"]
