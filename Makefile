@@ -7,7 +7,7 @@ export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 
-.PHONY: help run lab notebooks test bench html clean
+.PHONY: help run lab notebooks test bench html exercises checkpoint clean
 
 help:
 	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS]   all notebooks, in order"
@@ -16,6 +16,8 @@ help:
 	@echo "make test        the tests"
 	@echo "make bench       speed of features and store"
 	@echo "make html        the executed notebooks as web pages in _site/"
+	@echo "make exercises   the notebooks without solutions, in exercises/"
+	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
 $(BIN)/.ready: req.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
@@ -46,4 +48,10 @@ bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/store.py
 
 html: $(BIN)/.ready
-	$(BIN)/jupyter nbconvert --to html --output-dir _site [0-6]_*.ipynb
+	$(BIN)/python tools/site.py
+
+exercises: $(BIN)/.ready
+	$(BIN)/python tools/exercises.py
+
+checkpoint: $(BIN)/.ready
+	$(BIN)/python tools/checkpoint.py $(N)

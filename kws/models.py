@@ -310,13 +310,13 @@ def matchboxnet(classes=12, shape=FEATURE_SHAPE, width=64):
         return layers.BatchNormalization(momentum=0.95)(layers.Conv1D(width, 1, use_bias=False)(x))
 
     mel = keras.Input(shape)
-    x = layers.ReLU()(separable(mel, 128, 11, stride=2))
+    x = layers.ReLU()(separable(mel, 2 * width, 11, stride=2))
     for length in (13, 15, 17):
         shortcut = layers.BatchNormalization(momentum=0.95)(layers.Conv1D(width, 1, use_bias=False)(x))
         x = layers.ReLU()(layers.Add()([separable(x, width, length), shortcut]))
         x = layers.Dropout(0.1)(x)
-    x = layers.ReLU()(separable(x, 128, 29, dilation=2))
-    x = norm_relu(layers.Conv1D(128, 1, use_bias=False)(x))
+    x = layers.ReLU()(separable(x, 2 * width, 29, dilation=2))
+    x = norm_relu(layers.Conv1D(2 * width, 1, use_bias=False)(x))
     return keras.Model(mel, layers.GlobalAveragePooling1D()(layers.Conv1D(classes, 1)(x)), name="matchboxnet")
 
 # %% ../3_sample_experiments.ipynb #cell-040

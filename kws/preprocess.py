@@ -5,15 +5,15 @@
 # %% auto #0
 __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', 'MFCCS', 'DELTA', 'PCEN', 'TEMPO_LAGS', 'SPECTRUM',
            'MEL_POWER', 'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'LIBRARY', 'samples', 'fft_bands', 'frame',
-           'power_spectrum', 'spectrogram', 'mel_matrix', 'log_mel', 'mfcc', 'delta_matrix', 'mfcc_delta',
-           'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram', 'Feature', 'feature_parameters',
-           'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd', 'differing', 'normalise_clip',
-           'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts', 'add_noise', 'power_of',
-           'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate', 'with_copies', 'spec_augment',
-           'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers', 'shuffled_batches', 'standard_augmentations',
-           'training_batches', 'create_array', 'append_rows', 'open_array', 'store_record', 'library_versions',
-           'store_fault', 'store_path', 'open_store', 'remove', 'write_whole', 'write_blocks', 'training_statistics',
-           'assemble', 'full_disk_said', 'write_store']
+           'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_pieces', 'mel_power', 'log_mel', 'mfcc', 'delta_matrix',
+           'mfcc_delta', 'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram', 'Feature',
+           'feature_parameters', 'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd', 'differing',
+           'normalise_clip', 'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts', 'add_noise',
+           'power_of', 'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate', 'with_copies',
+           'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers', 'shuffled_batches',
+           'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'open_array', 'store_record',
+           'library_versions', 'store_fault', 'store_path', 'open_store', 'remove', 'write_whole', 'write_blocks',
+           'training_statistics', 'assemble', 'full_disk_said', 'write_store']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
 import contextlib
@@ -105,11 +105,28 @@ def mel_matrix():
     return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_SIZE, **MEL).T.astype("float32")
 
 # %% ../2_preprocess_augment.ipynb #cell-027
+@functools.cache
+def mel_pieces(filters=10):
+    """The filter bank in pieces: list of (first frequency of the FFT, weights float32 [frequencies, filters])."""
+    pieces = []
+    for piece in np.split(mel_matrix(), range(filters, MEL["n_mels"], filters), axis=1):
+        seen = np.flatnonzero(piece.any(axis=1))
+        pieces.append((seen[0], piece[seen[0] : seen[-1] + 1]))
+    return pieces
+
+
+def mel_power(pcm):
+    """Power under each mel filter: PCM [n, 16,000] -> float32 [n, 98 frames, 40 mel bins]."""
+    power = power_spectrum(pcm)
+    pieces = [tf.tensordot(power[..., at : at + len(piece)], piece, 1) for at, piece in mel_pieces()]
+    return tf.concat(pieces, axis=-1)
+
+
 def log_mel(pcm):
     """Log-mel spectrogram: PCM [n, 16,000] -> float32 [n, 98 frames, 40 mel bins], natural logarithm of power + 1e-6."""
-    return tf.math.log(tf.tensordot(power_spectrum(pcm), mel_matrix(), 1) + FLOOR)
+    return tf.math.log(mel_power(pcm) + FLOOR)
 
-# %% ../2_preprocess_augment.ipynb #cell-032
+# %% ../2_preprocess_augment.ipynb #cell-033
 MFCCS = 40
 
 
@@ -118,7 +135,7 @@ def mfcc(pcm):
     dct = scipy.fft.dct(np.eye(MEL["n_mels"]), axis=1, norm="ortho")[:, :MFCCS]
     return tf.tensordot(log_mel(pcm), dct.astype("float32"), 1)
 
-# %% ../2_preprocess_augment.ipynb #cell-038
+# %% ../2_preprocess_augment.ipynb #cell-039
 DELTA = {"coefficients": 13, "width": 9}
 
 
@@ -134,7 +151,7 @@ def mfcc_delta(pcm):
     cepstra = mfcc(pcm)[..., : DELTA["coefficients"]]
     return tf.concat([cepstra, *(tf.matmul(delta_matrix(order), cepstra) for order in (1, 2))], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-041
+# %% ../2_preprocess_augment.ipynb #cell-042
 PCEN = {"gain": 0.98, "bias": 2.0, "power": 0.5, "seconds": 0.4, "epsilon": 1e-6, "scale": 2.0**31}
 
 
@@ -154,12 +171,12 @@ def pcen(pcm):
 
     Source: Wang et al., Trainable Frontend, arXiv:1607.05666; equal to librosa.pcen with its start set to the first frame.
     """
-    energy = tf.tensordot(power_spectrum(pcm), mel_matrix(), 1) * PCEN["scale"]
+    energy = mel_power(pcm) * PCEN["scale"]
     average = tf.matmul(memory_matrix(), energy)
     normalised = energy / (average + PCEN["epsilon"]) ** PCEN["gain"]
     return (normalised + PCEN["bias"]) ** PCEN["power"] - PCEN["bias"] ** PCEN["power"]
 
-# %% ../2_preprocess_augment.ipynb #cell-044
+# %% ../2_preprocess_augment.ipynb #cell-045
 TEMPO_LAGS = 64  # frames: up to 0.64 s
 
 
@@ -188,7 +205,7 @@ def tempogram(pcm):
     peak = tf.reduce_max(tf.abs(correlation), axis=-1, keepdims=True)
     return correlation / tf.maximum(peak, 1e-12)
 
-# %% ../2_preprocess_augment.ipynb #cell-047
+# %% ../2_preprocess_augment.ipynb #cell-048
 class Feature(NamedTuple):
     """A feature: the function PCM [n, 16,000] -> float32 [n, ...], and the numbers it depends on, as a JSON-able dict."""
 
@@ -215,7 +232,7 @@ def feature_parameters(feature):
     common = {"feature": feature, "sample_rate": SAMPLE_RATE, "samples": CLIP_SAMPLES}
     return common | FEATURES[feature].parameters
 
-# %% ../2_preprocess_augment.ipynb #cell-051
+# %% ../2_preprocess_augment.ipynb #cell-052
 def stretch_and_pitch(clip, rate=1.0, semitones=0.0):
     """Play a clip faster (`rate` > 1) at the same pitch, and higher at the same speed: [16,000] -> [16,000].
 
@@ -254,7 +271,7 @@ def read_clips(rows):
             clip[:] = stretch_and_pitch(clip, rate, semitones)
     return clips
 
-# %% ../2_preprocess_augment.ipynb #cell-052
+# %% ../2_preprocess_augment.ipynb #cell-053
 @functools.cache
 def as_graph(compute):
     """A feature's function as a TensorFlow graph, built once."""
@@ -273,7 +290,7 @@ def compute_rows(feature, rows, piece=32):
     with ThreadPoolExecutor(2) as pool:
         return np.concatenate(list(pool.map(compute, range(0, len(rows), piece))))
 
-# %% ../2_preprocess_augment.ipynb #cell-055
+# %% ../2_preprocess_augment.ipynb #cell-056
 @keras.saving.register_keras_serializable("kws")
 class FrontEnd(keras.layers.Layer):
     """Layer PCM [n, 16,000] -> (feature - mean) / deviation.
@@ -310,13 +327,13 @@ def differing(found, wanted):
     keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
     return ", ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in keys)
 
-# %% ../2_preprocess_augment.ipynb #cell-058
+# %% ../2_preprocess_augment.ipynb #cell-059
 def normalise_clip(features):
     """Each bin of each clip to mean 0 and deviation 1 over time: [n, frames, bins] -> the same shape."""
     mean, variance = tf.nn.moments(tf.convert_to_tensor(features), axes=[1], keepdims=True)
     return (features - mean) / (tf.sqrt(variance) + 1e-3)
 
-# %% ../2_preprocess_augment.ipynb #cell-061
+# %% ../2_preprocess_augment.ipynb #cell-062
 def stack_frames(features, neighbours=2, step=3):
     """Lay each frame's `neighbours` on both sides beside it, every `step` frames.
 
@@ -325,7 +342,7 @@ def stack_frames(features, neighbours=2, step=3):
     length = features.shape[1] - 2 * neighbours
     return tf.concat([features[:, i : i + length : step] for i in range(2 * neighbours + 1)], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-073
+# %% ../2_preprocess_augment.ipynb #cell-074
 STEP = 16  # samples: 1 ms
 
 
@@ -347,12 +364,12 @@ def shift(pcm, seed, most=1_600, circular=False):
         moved = tf.gather(tf.pad(pieces, [[0, 0], [steps, steps], [0, 0]]), place, batch_dims=1)
     return tf.reshape(moved, [-1, CLIP_SAMPLES])
 
-# %% ../2_preprocess_augment.ipynb #cell-076
+# %% ../2_preprocess_augment.ipynb #cell-077
 def gain(pcm, seed, low=0.5, high=1.5):
     """Multiply each clip by a random factor in [low, high)."""
     return pcm * tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, low, high)
 
-# %% ../2_preprocess_augment.ipynb #cell-079
+# %% ../2_preprocess_augment.ipynb #cell-080
 def resample(pcm, seed, most=0.15):
     """Play each clip faster or slower by up to `most`, around its middle; pitch moves with it. [n, 16,000] -> [n, 16,000]"""
     n, middle, last = tf.shape(pcm)[0], CLIP_SAMPLES / 2, CLIP_SAMPLES - 1
@@ -362,7 +379,7 @@ def resample(pcm, seed, most=0.15):
     played = tf.image.crop_and_resize(pcm[:, None, :, None], boxes, tf.range(n), [1, CLIP_SAMPLES])
     return tf.reshape(played, [-1, CLIP_SAMPLES])
 
-# %% ../2_preprocess_augment.ipynb #cell-082
+# %% ../2_preprocess_augment.ipynb #cell-083
 def read_noise(folder):
     """All training noise of a corpus in one row: float32 [samples]."""
     stretches = noise_stretches(folder)
@@ -392,7 +409,7 @@ def add_noise(pcm, seed, noise, probability=0.8, most=0.1):
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * random_cuts(noise, n, seeds[0])
 
-# %% ../2_preprocess_augment.ipynb #cell-085
+# %% ../2_preprocess_augment.ipynb #cell-086
 def power_of(sound):
     """Mean power of each clip: [n, samples] -> [n, 1]."""
     return tf.reduce_mean(tf.square(sound), axis=-1, keepdims=True)
@@ -406,7 +423,7 @@ def add_noise_at(pcm, seed, noise, low=0.0, high=20.0):
     cuts = random_cuts(noise, n, seeds[1])
     return pcm + cuts * tf.sqrt(power_of(pcm) / (power_of(cuts) * ratio + 1e-12))
 
-# %% ../2_preprocess_augment.ipynb #cell-088
+# %% ../2_preprocess_augment.ipynb #cell-089
 NOISE_COLOURS = {"white": 0, "pink": 1, "brown": 2, "blue": -1, "violet": -2}
 
 
@@ -415,7 +432,7 @@ def noise_bank(colour, seconds=20, seed=0):
     rng = np.random.default_rng(seed)
     return coloured_noise(seconds * SAMPLE_RATE, NOISE_COLOURS[colour], rng).astype("float32")
 
-# %% ../2_preprocess_augment.ipynb #cell-091
+# %% ../2_preprocess_augment.ipynb #cell-092
 def mix(pcm, seed, probability=0.5, most=0.3):
     """Lay another clip of the batch under each clip with a probability, at a random volume up to `most`. [n, 16,000], n > 1"""
     n = tf.shape(pcm)[0]
@@ -425,7 +442,7 @@ def mix(pcm, seed, probability=0.5, most=0.3):
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * tf.roll(pcm, offset, axis=0)
 
-# %% ../2_preprocess_augment.ipynb #cell-094
+# %% ../2_preprocess_augment.ipynb #cell-095
 ROOM_SAMPLES = 8_000  # half a second
 
 
@@ -450,7 +467,7 @@ def reverberate(pcm, seed, **room):
     heard = tf.signal.irfft(tf.signal.rfft(pcm, size) * rooms, size)[:, :CLIP_SAMPLES]
     return heard * tf.sqrt(power_of(pcm) / (power_of(heard) + 1e-12))
 
-# %% ../2_preprocess_augment.ipynb #cell-099
+# %% ../2_preprocess_augment.ipynb #cell-100
 def with_copies(manifest, seed=0, rate=0.15, semitones=2.0):
     """The manifest, followed by a copy of each spoken training row, to be stretched and pitched at random.
 
@@ -464,7 +481,7 @@ def with_copies(manifest, seed=0, rate=0.15, semitones=2.0):
     )
     return pd.concat([manifest.assign(rate=1.0, semitones=0.0), copies], ignore_index=True)
 
-# %% ../2_preprocess_augment.ipynb #cell-106
+# %% ../2_preprocess_augment.ipynb #cell-107
 def spec_augment(features, seed, frames=10, bins=5):
     """Blank two time bands of up to `frames` and two frequency bands of up to `bins` in normalised features [n, 98, 40].
 
@@ -484,7 +501,7 @@ def spec_augment(features, seed, frames=10, bins=5):
         features *= keep(width, bins, seeds[i + 4 : i + 6])[:, None, :]
     return features
 
-# %% ../2_preprocess_augment.ipynb #cell-109
+# %% ../2_preprocess_augment.ipynb #cell-110
 def chunk_rows(store):
     """Rows per compressed chunk of an array on disk, bcolz or blosc2; 32 for an array in memory."""
     return getattr(store, "chunklen", None) or getattr(store, "chunks", (32,))[0]
@@ -507,7 +524,7 @@ def epoch_pools(rows, chunk, pool, rng):
     order = rows[np.argsort(place, kind="stable")]
     return [rng.permutation(order[at : at + pool]) for at in range(0, len(order), pool)]
 
-# %% ../2_preprocess_augment.ipynb #cell-111
+# %% ../2_preprocess_augment.ipynb #cell-112
 def random_numbers(seed, first_epoch=0):
     """Endless Dataset of random numbers, other ones in each epoch; the first pass has those of `first_epoch`."""
     numbers = tf.data.Dataset.random(seed, rerandomize_each_iteration=True)
@@ -548,7 +565,7 @@ def shuffled_batches(store, labels, rows, batch_size=100, seed=0, pool=40, first
     )
     return data.apply(tf.data.experimental.assert_cardinality(count)).prefetch(2)
 
-# %% ../2_preprocess_augment.ipynb #cell-114
+# %% ../2_preprocess_augment.ipynb #cell-115
 def standard_augmentations(noise):
     """The recipe of the course: functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
     return resample, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
@@ -593,7 +610,7 @@ def training_batches(
     seeds = random_numbers(seed, first_epoch).batch(2)
     return tf.data.Dataset.zip(batches, seeds).map(disguise, num_parallel_calls=2).prefetch(2)
 
-# %% ../2_preprocess_augment.ipynb #cell-121
+# %% ../2_preprocess_augment.ipynb #cell-122
 try:
     import bcolz
 except ImportError:
@@ -630,7 +647,7 @@ def append_rows(array, rows):
         array.resize((len(array) + len(rows), *rows.shape[1:]))
         array[-len(rows) :] = rows
 
-# %% ../2_preprocess_augment.ipynb #cell-122
+# %% ../2_preprocess_augment.ipynb #cell-123
 def open_array(path):
     """Open what `create_array` made, for reading; it has shape, slicing and attrs. CorpusError where its library is missing."""
     if (Path(path) / "chunks.b2frame").exists():
@@ -643,7 +660,7 @@ def open_array(path):
         raise CorpusError(f"{path}: written by bcolz, which is not installed here")
     return bcolz.open(str(path), mode="r")
 
-# %% ../2_preprocess_augment.ipynb #cell-125
+# %% ../2_preprocess_augment.ipynb #cell-126
 def store_record(feature, manifest):
     """What a store of `feature` for `manifest` must say of itself, to be used."""
     return feature_parameters(feature) | {
@@ -674,7 +691,7 @@ def store_fault(path, record):
     differences = differing(found, record)
     return f"made with other parameters: {differences}" if differences else ""
 
-# %% ../2_preprocess_augment.ipynb #cell-126
+# %% ../2_preprocess_augment.ipynb #cell-127
 def store_path(work, feature):
     """Where the store of a feature is: `work`/<feature>.bc"""
     return Path(work) / f"{feature}.bc"
@@ -693,7 +710,7 @@ def open_store(work, feature, manifest):
         )
     return open_array(path)
 
-# %% ../2_preprocess_augment.ipynb #cell-128
+# %% ../2_preprocess_augment.ipynb #cell-129
 def remove(folder):
     """Delete a folder; killed in the middle it is gone under its name, and never half there."""
     trash = folder.with_name(folder.name + ".trash")
@@ -726,7 +743,7 @@ def write_blocks(blocks, feature, manifest, settings, block):
                 write_whole(path, content.getbuffer())
             progress.update(len(rows))
 
-# %% ../2_preprocess_augment.ipynb #cell-129
+# %% ../2_preprocess_augment.ipynb #cell-130
 def training_statistics(blocks, manifest):
     """Mean and deviation of each bin over the training rows, from arrays that follow each other: two lists of numbers.
 
@@ -762,7 +779,7 @@ def assemble(blocks, path, manifest, attributes):
     for name, value in (attributes | {"statistics": statistics}).items():
         array.attrs[name] = value
 
-# %% ../2_preprocess_augment.ipynb #cell-130
+# %% ../2_preprocess_augment.ipynb #cell-131
 @contextlib.contextmanager
 def full_disk_said(work, needed):
     """Turn the errors of a full disk into a CorpusError that names the folder, the bytes needed and the bytes free."""

@@ -93,6 +93,19 @@ def test_seven_notebooks_end_to_end(course):
 
 
 @pytest.mark.timeout(1200)
+def test_long_experiments(course):
+    done = run_course(course, "4_full_training.ipynb", EXPERIMENTS="more")
+    assert done.returncode == 0, done.stdout[-2_000:] + done.stderr[-2_000:]
+    work = course / "data/synthetic-smoke"
+    tried = pd.read_csv(work / "training_experiments.csv")
+    assert set(tried.experiment) == {
+        "recipe", "twice", "engines", "wrong labels", "balance", "tricks", "pseudo labels", "warm start", "distillation",
+    }  # fmt: skip
+    results = json.loads((work / "results.json").read_text())
+    assert 0 <= results["board_estimate"]["all of them new"] <= 1
+
+
+@pytest.mark.timeout(1200)
 def test_own_words_end_to_end(course, tmp_path):
     corpus, say = tmp_path / "mine", split.load_espeak()
     for i, voice in enumerate(split.make_voices(24)):

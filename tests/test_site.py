@@ -1,0 +1,79 @@
+"""The site of the executed notebooks, as a browser sees it."""
+
+import re
+import shutil
+from pathlib import Path
+from urllib.parse import unquote
+
+import nbformat
+import pytest
+
+from tools import exercises, site
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("site")
+    site.main(folder, "data/synthetic-smoke/notebooks")
+    return folder
+
+
+def test_links_and_pictures_are_there(pages):
+    html = sorted(pages.rglob("*.html"))
+    assert len(html) == 7 + len(site.TEXTS) and "href=" in (pages / "index.html").read_text()
+    for page in html:
+        wanted = re.findall(r'(?:href|src)="([^"#:]+)[^":]*"', page.read_text())
+        for link in wanted:
+            assert (page.parent / unquote(link)).exists(), f"{page.name}: {link}"
+
+
+def test_pages_need_no_network(pages):
+    for page in pages.rglob("*.html"):
+        assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', page.read_text()), page.name
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
+@pytest.mark.timeout(300)
+def test_pages_in_a_browser(pages):
+    from playwright.sync_api import sync_playwright
+
+    options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        for path in sorted(pages.rglob("*.html")):
+            page, errors = browser.new_page(), []
+            page.on("pageerror", lambda error, errors=errors: errors.append(error))
+            page.goto(path.as_uri())
+            assert not errors, f"{path.name}: {errors}"
+            broken = "[...document.images].filter(image => !image.naturalWidth).map(image => image.src)"
+            assert page.evaluate(broken) == [], path.name
+            if path.stem == "1_visualize":
+                plot = page.locator(".js-plotly-plot")
+                plot.scroll_into_view_if_needed()
+                page.wait_for_selector(".js-plotly-plot canvas", timeout=60_000)
+                eye = "document.querySelector('.js-plotly-plot')._fullLayout.scene._scene.getCamera().eye"
+                before, box = page.evaluate(eye), plot.bounding_box()
+                x, y = box["x"] + box["width"] / 3, box["y"] + box["height"] / 2
+                page.mouse.move(x, y)
+                page.mouse.down()
+                page.mouse.move(x + 120, y + 60, steps=10)
+                page.mouse.up()
+                page.wait_for_function(f"Math.abs({eye}.x - {before['x']}) > 0.1", timeout=30_000)
+            page.close()
+        browser.close()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("[0-6]_*.ipynb")), ids=lambda p: p.stem)
+def test_exercises_have_no_solutions(path):
+    notebook = nbformat.read(path, 4)
+    solutions = [c for c in notebook.cells if "solution" in c.metadata.get("tags", [])]
+    assert 2 <= sum(c.cell_type == "code" for c in solutions) <= 3
+    made = exercises.exercise(notebook)
+    nbformat.validate(nbformat.from_dict(made))
+    text = "\n".join(cell["source"] for cell in made["cells"])
+    assert all(c.source not in text for c in solutions)
+    assert text.count("# your turn") == sum(c.cell_type == "code" for c in solutions)
+    assert not any(cell.get("outputs") for cell in made["cells"])
