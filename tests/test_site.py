@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     folder = tmp_path_factory.mktemp("site")
-    site.main(folder, "data/synthetic-smoke/notebooks")
+    site.main(folder)
     return folder
 
 
