@@ -282,7 +282,7 @@ def tensor_ranges(flatbuffer, clips):
     )
     return table.assign(**{"front end": table.tensor.str.contains("front_end")})
 
-# %% ../5_freeze_and_pi.ipynb #cell-055
+# %% ../5_freeze_and_pi.ipynb #cell-058
 def streaming_accuracy(truth, found, tolerance_ms=750):
     """How words found fit the true ones, both lists of (milliseconds, word): counts true, matched, correct, wrong, false alarms.
 
@@ -315,7 +315,7 @@ def long_recording(clips, noise, every_ms=4_000, volume=0.1, seed=0):
         middles.append(start / 16 + 500)
     return np.clip(sound, -1, 1), middles
 
-# %% ../5_freeze_and_pi.ipynb #cell-066
+# %% ../5_freeze_and_pi.ipynb #cell-069
 def write_kit(work, model="model_int8.tflite"):
     """Write the folder `work`/kit for a Pi: model.tflite, labels.txt, pi.py, requirements.txt. Returns its path."""
     kit = Path(work) / "kit"

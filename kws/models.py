@@ -27,7 +27,7 @@ from keras import layers
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # %% ../3_sample_experiments.ipynb #cell-004
-from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd
+from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd, write_whole
 from .split import CLIP_SAMPLES, CorpusError, labels_of
 
 # %% ../3_sample_experiments.ipynb #cell-013
@@ -551,9 +551,7 @@ def remembered(path, key, make):
         if key.items() <= row.items():
             return row
     row = key | make() | circumstances()
-    part = path.with_suffix(".part")
-    pd.DataFrame([*rows, row]).to_csv(part, index=False)
-    part.replace(path)
+    write_whole(path, pd.DataFrame([*rows, row]).to_csv(index=False).encode())
     return row
 
 # %% ../3_sample_experiments.ipynb #cell-073

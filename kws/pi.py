@@ -40,7 +40,7 @@ def load_litert(model, threads=1):
 
     return predict
 
-# %% ../5_freeze_and_pi.ipynb #cell-042
+# %% ../5_freeze_and_pi.ipynb #cell-045
 def time_runs(function, runs=200, warm_up=20):
     """Milliseconds of each of `runs` calls of a function without arguments, after `warm_up` calls that do not count."""
     for _ in range(warm_up):
@@ -52,7 +52,7 @@ def time_runs(function, runs=200, warm_up=20):
         times[i] = 1e3 * (time.perf_counter() - start)
     return times
 
-# %% ../5_freeze_and_pi.ipynb #cell-052
+# %% ../5_freeze_and_pi.ipynb #cell-055
 class Spotter:
     """Turns probabilities over time into words: names of the labels, of which the first two are silence and unknown.
 
@@ -90,7 +90,7 @@ def windows(chunks):
         heard += len(chunk)
         yield heard / 16, second
 
-# %% ../5_freeze_and_pi.ipynb #cell-061
+# %% ../5_freeze_and_pi.ipynb #cell-064
 def read_wav(path):
     """First second of a 16 kHz 16-bit mono wav as float32 [16,000]. ValueError where it is something else."""
     try:
@@ -159,7 +159,7 @@ def peak_memory():
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
 
-# %% ../5_freeze_and_pi.ipynb #cell-062
+# %% ../5_freeze_and_pi.ipynb #cell-065
 def main(arguments=None):
     """Commands bench, label, listen and submit."""
     parser = argparse.ArgumentParser(prog="pi.py", description="Run a speech-commands model with LiteRT.")
@@ -205,7 +205,7 @@ def main(arguments=None):
     else:
         submit(predict, names, args.folder, args.target)
 
-# %% ../5_freeze_and_pi.ipynb #cell-063
+# %% ../5_freeze_and_pi.ipynb #cell-066
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -25,7 +25,7 @@ from tqdm import tqdm
 from .deploy import load_graph
 from .models import load_model, score
 from .pi import load_litert
-from .preprocess import stretch_and_pitch
+from .preprocess import stretch_and_pitch, write_whole
 from .split import CLIP_SAMPLES, LABELS, CorpusError, read_clip
 
 # %% ../6_submission.ipynb #cell-009
@@ -150,9 +150,7 @@ def write_submission(paths, probabilities, target, labels=LABELS):
     """Write fname,label with the most probable label of each clip; returns the DataFrame."""
     predicted = np.array(labels)[np.argmax(probabilities, axis=1)]
     submission = pd.DataFrame({"fname": [Path(p).name for p in paths], "label": predicted})
-    part = Path(target).with_suffix(".part")
-    submission.to_csv(part, index=False)
-    part.replace(target)
+    write_whole(Path(target), submission.to_csv(index=False).encode())
     return submission
 
 

@@ -539,7 +539,11 @@ def train(
     note.unlink(missing_ok=True)
     with_front_end(body, feature, data.statistics).save(path)
     log.replace(path.with_suffix(".csv"))
-    about = {"feature": feature, "MACs": macs(body), "seconds": round(history.seconds.sum())}
+    about = {
+        "feature": feature,
+        "MACs": macs(body),
+        "seconds": round(history.seconds.sum()),
+    } | circumstances()
     note.write_text(json.dumps(settings | about, indent=1))
     shutil.rmtree(run)
     return path
@@ -690,7 +694,7 @@ def final_model(work, name=None):
     best = Path(work) / "best.keras"
     return best if best.exists() and not name else Path(work) / f"{name or best_of_sample(work)}.keras"
 
-# %% ../4_full_training.ipynb #cell-077
+# %% ../4_full_training.ipynb #cell-079
 def tempered(probabilities, temperature):
     """Probabilities [n, labels] at another temperature: softmax(log p / temperature)."""
     logits = np.log(np.maximum(probabilities, 1e-12)) / temperature
@@ -719,7 +723,7 @@ def calibration_error(probabilities, labels):
     table = reliability(probabilities, labels)
     return np.average((table.probability - table.accuracy).abs(), weights=table.clips)
 
-# %% ../4_full_training.ipynb #cell-082
+# %% ../4_full_training.ipynb #cell-084
 def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
     """Accuracy on a board with these shares of silence and unknown, `new` of the latter words never heard.
 
@@ -728,7 +732,7 @@ def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
     words = (1 - new) * parts["unknown"] + new * parts["new"]
     return (1 - silence - unknown) * parts["commands"] + silence * parts["silence"] + unknown * words
 
-# %% ../4_full_training.ipynb #cell-086
+# %% ../4_full_training.ipynb #cell-088
 def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"
