@@ -7,14 +7,16 @@ export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 
-.PHONY: help run lab notebooks test bench html exercises checkpoint clean
+.PHONY: help run lab notebooks test slow bench html links exercises checkpoint clean
 
 help:
 	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests"
+	@echo "make slow        the tests that take long or need a network"
 	@echo "make bench       speed of features and store"
+	@echo "make links       whether all links lead somewhere"
 	@echo "make html        the executed notebooks as web pages in _site/"
 	@echo "make exercises   the notebooks without solutions, in exercises/"
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
@@ -42,6 +44,12 @@ test: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest -q
+
+slow: $(BIN)/.dev
+	$(BIN)/python -m pytest -q -m slow
+
+links: $(BIN)/.dev
+	$(BIN)/python tools/links.py
 
 bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/features.py

@@ -2,6 +2,8 @@
 
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -12,6 +14,7 @@ from tools import exercises, site
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"]
 
 
 @pytest.fixture(scope="module")
@@ -35,14 +38,32 @@ def test_pages_need_no_network(pages):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', page.read_text()), page.name
 
 
+def links_of(folder):
+    program = f"import sys; from tools import links; sys.exit(links.main({str(folder)!r}, offline=True))"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+
+def test_links_of_texts():
+    done = links_of(ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_broken_links_are_found(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/README.md").write_text("# Data\n")
+    text = "# Course\n\n[this](data/README.md), [that](there_is_none.md), [elsewhere](https://localhost:1/none)\n"
+    (tmp_path / "README.md").write_text(text)
+    done = links_of(tmp_path)
+    assert done.returncode == 1 and "2 failed, 1 passed" in done.stdout, done.stdout
+
+
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 @pytest.mark.timeout(300)
 def test_pages_in_a_browser(pages):
     from playwright.sync_api import sync_playwright
 
-    options = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         for path in sorted(pages.rglob("*.html")):
             page, errors = browser.new_page(), []
             page.on("pageerror", lambda error, errors=errors: errors.append(error))
