@@ -14,6 +14,7 @@ import pytest
 from conftest import ROOT
 
 from kws import split
+from kws.models import FEATURE_SHAPE
 
 NOTEBOOKS = sorted(ROOT.glob("[0-6]_*.ipynb"))
 
@@ -165,3 +166,25 @@ def test_readme_says_what_was_measured():
 
     readme = (ROOT / "README.md").read_text()
     assert with_results(readme, ROOT / "benchmarks/results") == readme, "run python tools/results.py"
+
+
+def test_every_number_of_the_readme_has_a_source():
+    from tools.results import MARKERS
+
+    text = (ROOT / "README.md").read_text()
+    begin, end = (text.index(marker) for marker in MARKERS)
+    free = text[:begin] + text[end:]
+    names = r"`[^`]*`|\]\([^)]*\)|v0\.0[12]|notebooks? \d(?: and \d)?|\[\d_\w+|arXiv:[\d.]+|Python 3\.10 to 3\.13|SHA-256|N=4"
+    names += r"|16 kHz, 16-bit|TensorFlow 1\.4|int8|Apache-2\.0|CC BY 4\.0|float32 \[1,"
+    numbers = set(re.findall(r"\d[\d,.]*\d|\d", re.sub(names, "", free)))
+    frames, bins = FEATURE_SHAPE
+    known = {str(frames), str(bins), str(len(split.SPOKEN_WORDS))}
+    known |= {"3.5"}  # GB of train.7z and test.7z, as the contest's page lists them
+    for archive in split.ARCHIVES.values():
+        known |= {f"{archive.clips:,}", f"{archive.bytes / 1e6:.0f}", f"{archive.bytes / 1e9:.1f}"}
+    known |= {f"{split.SYNTHETIC_SIZES[profile][0]:,}" for profile in ("sample", "full")}
+    assert numbers and numbers <= known, numbers - known
+    best = json.loads((ROOT / "benchmarks/results/speech_commands_16k/results.json").read_text())["deployed"]
+    whole_sentence = "of less than half a megabyte that labels a\nclip in less than a millisecond"
+    assert whole_sentence in free
+    assert best["model_int8.tflite"]["bytes"] < 500_000 and best["model_int8.tflite"]["ms"] < 1

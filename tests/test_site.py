@@ -10,7 +10,7 @@ from urllib.parse import unquote
 import nbformat
 import pytest
 
-from tools import exercises, site
+from tools import badges, exercises, site
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -36,6 +36,24 @@ def test_links_and_pictures_are_there(pages):
 def test_pages_need_no_network(pages):
     for page in pages.rglob("*.html"):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', page.read_text()), page.name
+
+
+def test_badges(tmp_path):
+    for name in ("README.md", *(path.name for path in ROOT.glob("[0-6]_*.ipynb"))):
+        shutil.copy(ROOT / name, tmp_path)
+    badges.main("someone/course", tmp_path)
+    once = {path: path.read_text() for path in tmp_path.iterdir()}
+    readme = once[tmp_path / "README.md"]
+    assert readme.count("colab.research.google.com/github/someone/course/blob/main/") == 7
+    assert "mybinder.org/v2/gh/someone/course" in readme and readme.startswith("# ")
+    badges.main("another/course", tmp_path)
+    assert "someone/" not in "".join(path.read_text() for path in tmp_path.iterdir())
+    badges.main("someone/course", tmp_path)
+    assert once == {path: path.read_text() for path in tmp_path.iterdir()}
+    first, second, *_ = nbformat.read(tmp_path / "0_split.ipynb", 4).cells
+    assert first.source.startswith("# 0") and "git clone" in second.source and "colab" in second.metadata.tags
+    with pytest.raises(SystemExit, match="OWNER/NAME"):
+        badges.main("https://github.com/someone/course; rm", tmp_path)
 
 
 def links_of(folder):
