@@ -1,7 +1,7 @@
 """Put the committed results into README.md, between its markers: python tools/results.py
 
 The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, experiments.csv, features.csv,
-store.csv and seconds.json.
+store.csv, seconds.json and published.csv.
 """
 
 import json
@@ -189,6 +189,25 @@ def field_text(folder):
     return f"{text}\n\n{table(header, lines)}"
 
 
+def published_text(folder):
+    """Markdown of what others have published."""
+    rows = pd.read_csv(folder / "published.csv")
+
+    def or_dash(value, form):
+        return "–" if pd.isna(value) else form.format(value)
+
+    lines = [
+        [f"[{r.what}]({r.source})", r.clips, f"{r.accuracy:.1f}", or_dash(r.parameters, "{:,.0f}"),
+         or_dash(r.multiplications, "{:.1f} M")]
+        for _, r in rows.iterrows()
+    ]  # fmt: skip
+    text = (
+        "What others have published, each on clips of its own: more clips to learn from (the whole of Speech Commands has "
+        "several times ours), and a test whose unknown words have been heard in training, or, on Kaggle, have not:"
+    )
+    return f"{text}\n\n{table(['what', 'clips', 'accuracy in %', 'parameters', 'multiplications'], lines)}"
+
+
 def speed_text(folder):
     """Markdown of what notebook 2's store was measured to do."""
     features = pd.read_csv(folder / "synthetic/features.csv")
@@ -202,8 +221,15 @@ def speed_text(folder):
     )
 
 
+def reading_minutes(path):
+    """Minutes to read a notebook's text, at 200 words per minute, code not counted."""
+    cells = json.loads(path.read_text())["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    return round(len(" ".join(texts).split()) / 200)
+
+
 def times_text(folder):
-    """Markdown of the running times of some runs, each the first one of its working folder."""
+    """Markdown of the running times of some runs, each the first one of its working folder, and of the time to read."""
     runs = {
         "`smoke`, synthetic": "synthetic-smoke",
         "`sample`, synthetic": "synthetic",
@@ -212,19 +238,27 @@ def times_text(folder):
     files = {title: folder / name / "seconds.json" for title, name in runs.items()}
     seconds = {title: json.loads(file.read_text()) for title, file in files.items() if file.exists()}
     names = sorted(seconds["`full`, real speech"])
+    reading = {name: reading_minutes(ROOT / f"{name}.ipynb") for name in names}
     rows = [
-        [f"[{name}]({name}.ipynb)", *(column.get(name, "–") for column in seconds.values())] for name in names
+        [f"[{name}]({name}.ipynb)", reading[name], *(column.get(name, "–") for column in seconds.values())]
+        for name in names
     ]
     totals = (sum(column.values()) if set(names) <= set(column) else "–" for column in seconds.values())
-    rows.append(["all", *totals])
-    return "Running times in seconds, first run, 2 CPU cores:\n\n" + table(["notebook", *seconds], rows)
+    rows.append(["all", sum(reading.values()), *totals])
+    title = (
+        "Minutes to read the text, at 200 words per minute, and seconds to run, first run, 2 CPU cores, `EXPERIMENTS` as "
+        "usual:"
+    )
+    header = ["notebook", "minutes to read", *(f"{run}, s" for run in seconds)]
+    return f"{title}\n\n{table(header, rows)}"
 
 
 def with_results(readme, folder):
     """The text of README.md with the results in place."""
     begin, end = MARKERS
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    parts = results_text(folder / CORPUS), field_text(folder / CORPUS), speed_text(folder), times_text(folder)
+    parts = [results_text(folder / CORPUS), field_text(folder / CORPUS)]
+    parts += [published_text(folder), speed_text(folder), times_text(folder)]
     text = "\n\n".join(parts)
     return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", readme)
 
