@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['LOOKS', 'test_clips', 'load_predictor', 'read_batches', 'predict_clips', 'earlier', 'louder', 'slower',
-           'average_of_looks', 'combined', 'write_submission', 'check_submission', 'send_submission',
+           'average_of_looks', 'combined', 'fold_words', 'write_submission', 'check_submission', 'send_submission',
            'score_submission', 'leaderboard', 'main']
 
 # %% ../6_submission.ipynb #cell-002
@@ -145,7 +145,13 @@ def combined(probabilities, how="mean"):
     product = np.exp(np.log(np.maximum(probabilities, 1e-9)).mean(0))
     return product / product.sum(1, keepdims=True)
 
-# %% ../6_submission.ipynb #cell-029
+# %% ../6_submission.ipynb #cell-027
+def fold_words(probabilities, words, labels=LABELS):
+    """Probabilities [n, words] of single words as probabilities [n, labels]: words that are no label count as unknown."""
+    at = [labels.index(word) if word in labels else labels.index("unknown") for word in words]
+    return np.asarray(probabilities) @ np.eye(len(labels), dtype="float32")[at]
+
+# %% ../6_submission.ipynb #cell-032
 def write_submission(paths, probabilities, target, labels=LABELS):
     """Write fname,label with the most probable label of each clip; returns the DataFrame."""
     predicted = np.array(labels)[np.argmax(probabilities, axis=1)]
@@ -178,7 +184,7 @@ def check_submission(target, paths, labels=LABELS):
     if len(lines) - 1 != len(paths):
         raise CorpusError(f"{target}: {len(lines) - 1:,} clips where {len(paths):,} are expected")
 
-# %% ../6_submission.ipynb #cell-040
+# %% ../6_submission.ipynb #cell-043
 def send_submission(target, message, contest="tensorflow-speech-recognition-challenge"):
     """Send a CSV by the kaggle command; returns what it says. CorpusError where there is no command, or it refuses."""
     page = f"https://www.kaggle.com/c/{contest}/submit"
@@ -193,7 +199,7 @@ def send_submission(target, message, contest="tensorflow-speech-recognition-chal
         raise CorpusError(f"kaggle refused {target}: {reason}. By hand: {page}")
     return done.stdout.strip()
 
-# %% ../6_submission.ipynb #cell-043
+# %% ../6_submission.ipynb #cell-046
 def score_submission(target, solution, labels=LABELS):
     """Accuracy with interval, F1 and chance of a submission against a solution (fname, label, Usage), overall and by Usage."""
     both = pd.read_csv(solution, dtype=str).merge(
@@ -246,7 +252,7 @@ def main(arguments=None):
         sys.exit(str(error))
     print(f"{args.csv}: right, {len(paths):,} clips")
 
-# %% ../6_submission.ipynb #cell-044
+# %% ../6_submission.ipynb #cell-047
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -18,6 +18,7 @@ from kws.submission import (
     average_of_looks,
     check_submission,
     combined,
+    fold_words,
     leaderboard,
     load_predictor,
     predict_clips,
@@ -231,3 +232,12 @@ def test_send(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(CorpusError, match="the command kaggle is missing: pip install kaggle"):
         send_submission(tmp_path / "s.csv", "my first")
+
+
+def test_words_are_folded():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(32), 5)
+    words = [*LABELS[2:], *(f"word{i}" for i in range(21)), "silence"]
+    twelve = fold_words(probabilities, words)
+    np.testing.assert_allclose(twelve[:, 2:], probabilities[:, :10], rtol=1e-6)
+    np.testing.assert_allclose(twelve[:, 1], probabilities[:, 10:31].sum(1), rtol=1e-6)
+    np.testing.assert_allclose(twelve[:, 0], probabilities[:, 31], rtol=1e-6)
