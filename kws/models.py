@@ -28,7 +28,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # %% ../3_sample_experiments.ipynb #cell-004
 from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd
-from .split import CLIP_SAMPLES, CorpusError, labels_of
+from .split import CLIP_SAMPLES, CorpusError, labels_of, write_whole, writing
 
 # %% ../3_sample_experiments.ipynb #cell-013
 def score(labels, predicted):
@@ -546,14 +546,13 @@ def remembered(path, key, make):
 
     The circumstances of the measurement are added to it.
     """
-    rows = read_table(path)
-    for row in rows:
-        if key.items() <= row.items():
-            return row
-    row = key | make() | circumstances()
-    part = path.with_suffix(".part")
-    pd.DataFrame([*rows, row]).to_csv(part, index=False)
-    part.replace(path)
+    with writing(path):
+        rows = read_table(path)
+        for row in rows:
+            if key.items() <= row.items():
+                return row
+        row = key | make() | circumstances()
+        write_whole(path, pd.DataFrame([*rows, row]).to_csv(index=False).encode())
     return row
 
 # %% ../3_sample_experiments.ipynb #cell-073

@@ -53,12 +53,12 @@ from kws.preprocess import (
     open_array,
     open_store,
     read_noise,
+    remove,
     standard_augmentations,
     store_path,
     training_batches,
     training_statistics,
     write_store,
-    write_whole,
 )
 from kws.split import (
     CLIP_SAMPLES,
@@ -72,7 +72,10 @@ from kws.split import (
     labels_of,
     make_manifest,
     manifest_hash,
+    read_stamp,
     work_dir,
+    write_whole,
+    writing,
 )
 
 # %% ../4_full_training.ipynb #cell-009
@@ -374,7 +377,7 @@ def fit_tensorflow(body, data, epochs, run, state, seed, board, names, patience=
         if row["val_accuracy"] > max((old["val_accuracy"] for old in history), default=-1):
             body.save_weights(run / "best.weights.h5", overwrite=True)
         history.append(row)
-        pd.DataFrame(history).to_csv(log, index=False)
+        write_whole(log, pd.DataFrame(history).to_csv(index=False).encode())
         with writer.as_default():
             for key, value in row.items():
                 tf.summary.scalar(f"epoch_{key}", value, epoch)
@@ -496,52 +499,57 @@ def train(
         "start": start and Path(start).name,
         "exclude": list(exclude),
     }
-    if path.exists() and note.exists() and settings.items() <= json.loads(note.read_text()).items():
-        return path
     run, worker = run_folder(work, tag, settings), worker_number()
     if worker:
         run, path, note = (each.with_name(f"worker{worker}-{each.name}") for each in (run, path, note))
-    if not resume:
-        shutil.rmtree(run, ignore_errors=True)
-    keras.utils.set_random_seed(seed)
-    names, feature = labels_of(manifest), ZOO[name].feature
-    rows = np.flatnonzero(manifest.split.isin(splits))
-    data = (
-        random_data(feature, seed, classes=len(names))
-        if random
-        else load_data(work, folder, manifest, feature, rows, seed)
-    )
-    steps = epochs * len(data.batches()) // tf.distribute.get_strategy().num_replicas_in_sync
-    body = compile_model(ZOO[name].build(len(names)), steps)
-    if start:
-        warm_start(body, body_of(start), exclude=exclude)
-    if teachers:
-        bodies = [body_of(teacher) for teacher in teachers]
-        data = data._replace(
-            batches=lambda first_epoch=0, plain=data.batches: taught(plain(first_epoch=first_epoch), bodies)
+    with writing(path):
+        if path.exists() and settings.items() <= read_stamp(note).items():
+            return path
+        if not resume:
+            remove(run)
+        keras.utils.set_random_seed(seed)
+        names, feature = labels_of(manifest), ZOO[name].feature
+        rows = np.flatnonzero(manifest.split.isin(splits))
+        data = (
+            random_data(feature, seed, classes=len(names))
+            if random
+            else load_data(work, folder, manifest, feature, rows, seed)
         )
-    state, log = state_of(body, run / "state"), run / "history.csv"
-    done = [row for row in read_table(log) if row["epoch"] < int(state.checkpoint.epoch.numpy())]
-    for each in (run, path.parent):
-        each.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    if done:
-        pd.DataFrame(done).to_csv(log, index=False)
-    board = Path(logdir or work / "logs") / (logrun or run.name)
-    fit = {"keras": fit_keras, "tensorflow": fit_tensorflow}[engine]
-    fit(body, data, epochs, run, state, seed, board, names, patience)
-    history = pd.read_csv(log)
-    if not np.isfinite(history.loss.iloc[-1]):
-        raise FloatingPointError(
-            f"{tag}: the loss became NaN in epoch {len(history)}. Lower the learning rate"
-        )
-    body.load_weights(run / "best.weights.h5")
-    note.unlink(missing_ok=True)
-    with_front_end(body, feature, data.statistics).save(path)
-    log.replace(path.with_suffix(".csv"))
-    about = {"feature": feature, "MACs": macs(body), "seconds": round(history.seconds.sum())}
-    note.write_text(json.dumps(settings | about, indent=1))
-    shutil.rmtree(run)
+        steps = epochs * len(data.batches()) // tf.distribute.get_strategy().num_replicas_in_sync
+        body = compile_model(ZOO[name].build(len(names)), steps)
+        if start:
+            warm_start(body, body_of(start), exclude=exclude)
+        if teachers:
+            bodies = [body_of(teacher) for teacher in teachers]
+            data = data._replace(
+                batches=lambda first_epoch=0, plain=data.batches: taught(
+                    plain(first_epoch=first_epoch), bodies
+                )
+            )
+        state, log = state_of(body, run / "state"), run / "history.csv"
+        done = [row for row in read_table(log) if row["epoch"] < int(state.checkpoint.epoch.numpy())]
+        for each in (run, path.parent):
+            each.mkdir(parents=True, exist_ok=True)
+        if done:
+            write_whole(log, pd.DataFrame(done).to_csv(index=False).encode())
+        else:
+            log.unlink(missing_ok=True)
+        board = Path(logdir or work / "logs") / (logrun or run.name)
+        fit = {"keras": fit_keras, "tensorflow": fit_tensorflow}[engine]
+        fit(body, data, epochs, run, state, seed, board, names, patience)
+        history = pd.read_csv(log)
+        if not np.isfinite(history.loss.iloc[-1]):
+            raise FloatingPointError(
+                f"{tag}: the loss became NaN in epoch {len(history)}. Lower the learning rate"
+            )
+        body.load_weights(run / "best.weights.h5")
+        note.unlink(missing_ok=True)
+        with_front_end(body, feature, data.statistics).save(run / "model.keras")
+        (run / "model.keras").replace(path)
+        write_whole(path.with_suffix(".csv"), log.read_bytes())
+        about = {"feature": feature, "MACs": macs(body), "seconds": round(history.seconds.sum())}
+        write_whole(note, json.dumps(settings | about, indent=1).encode())
+        remove(run)
     return path
 
 # %% ../4_full_training.ipynb #cell-032
@@ -732,6 +740,7 @@ def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
 def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"
-    results = (json.loads(path.read_text()) if path.exists() else {}) | entries
-    write_whole(path, (json.dumps(results, indent=1, default=float) + "\n").encode())
+    with writing(path):
+        results = (json.loads(path.read_text()) if path.exists() else {}) | entries
+        write_whole(path, (json.dumps(results, indent=1, default=float) + "\n").encode())
     return results

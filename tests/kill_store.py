@@ -52,7 +52,7 @@ def fork(library, feature, manifest, folder, act=lambda number: None):
         preprocess.LIBRARY = library
         count_operations(folder, act)
         sys.stderr = open(os.devnull, "w")
-        preprocess.write_store(folder, feature, manifest, block=8)
+        preprocess.write_store(folder, feature, manifest, shard=8)
         os._exit(0)
     finally:
         os._exit(1)

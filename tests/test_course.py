@@ -85,7 +85,7 @@ def test_seven_notebooks_end_to_end(course):
         assert wanted in done.stdout.split("=== 6_submission.ipynb")[-1]
     made = {
         p: p.stat().st_mtime_ns
-        for p in [*work.glob("*.bc/meta/*"), *work.glob("*.keras"), work / "manifest.csv"]
+        for p in [*work.glob("*.bc/store.json"), *work.glob("*.keras"), work / "manifest.csv"]
     }
     again = run_course(course)
     assert again.returncode == 0
