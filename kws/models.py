@@ -28,7 +28,7 @@ from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # %% ../3_sample_experiments.ipynb #cell-004
 from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd
-from .split import CLIP_SAMPLES, CorpusError, labels_of, write_whole, writing
+from .split import CLIP_SAMPLES, CorpusError, labels_of, read_csv, write_whole, writing
 
 # %% ../3_sample_experiments.ipynb #cell-013
 def score(labels, predicted):
@@ -501,10 +501,13 @@ def with_front_end(body, feature, statistics):
 
 
 def load_model(path):
-    """A model saved by this course; CorpusError where the file is not there."""
+    """A model saved by this course; CorpusError where the file is not there, or is something else.
+
+    Keras's safe mode is left on: a model that brings code of its own is not opened.
+    """
     try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever a spoilt file makes Keras say
         raise CorpusError(
             f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it"
         ) from error
@@ -537,8 +540,9 @@ def circumstances():
 
 # %% ../3_sample_experiments.ipynb #cell-063
 def read_table(path):
-    """Rows of a csv file as dictionaries, [] where there is none."""
-    return pd.read_csv(path, dtype={"manifest": str}).to_dict("records") if path.exists() else []
+    """Rows of a csv file as dictionaries, [] where there is none, or nothing in it."""
+    there = path.exists() and path.stat().st_size
+    return read_csv(path, dtype={"manifest": str}).to_dict("records") if there else []
 
 
 def remembered(path, key, make):

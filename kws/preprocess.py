@@ -12,9 +12,9 @@ __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', '
            'add_noise', 'power_of', 'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate',
            'with_copies', 'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers',
            'shuffled_batches', 'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'Shards',
-           'shard_path', 'open_array', 'store_record', 'library_versions', 'store_fault', 'store_path', 'open_store',
-           'sums_of', 'statistics_of', 'training_statistics', 'write_shard', 'run_each', 'remove', 'write_shards',
-           'complete', 'write_store', 'connect']
+           'shard_path', 'checksum', 'open_shard', 'open_array', 'store_record', 'library_versions', 'store_fault',
+           'store_path', 'open_store', 'sums_of', 'statistics_of', 'training_statistics', 'write_shard', 'run_each',
+           'remove', 'write_shards', 'complete', 'write_store', 'connect']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
 import errno
@@ -27,6 +27,7 @@ import os
 import shutil
 import uuid
 import wave
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -263,7 +264,7 @@ def read_clips(rows):
                 wav.setpos(start)
                 stored = np.frombuffer(wav.readframes(CLIP_SAMPLES), "<i2")
                 readable = wav.getparams()[:3] == (1, 2, SAMPLE_RATE)
-        except (wave.Error, EOFError, OSError, ValueError):
+        except (wave.Error, EOFError, OSError, ValueError, RuntimeError):
             readable = False
         if readable:
             clip[: len(stored)] = stored * np.float32(gain / 32_768)
@@ -671,10 +672,10 @@ class Shards:
         self.attrs, self.shard = note["attrs"], note["shard"]
         self.shape, self.dtype = tuple(note["shape"]), np.dtype(note["dtype"])
         self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.open_shard = functools.lru_cache(1_024)(lambda first: open_array(shard_path(folder, first)))
-        missing = [at for at in range(0, len(self), self.shard) if not shard_path(folder, at).exists()]
-        if missing:
-            raise FileNotFoundError(shard_path(folder, missing[0]))
+        self.open_shard = functools.lru_cache(1_024)(lambda first: open_shard(shard_path(folder, first)))
+        for first in range(0, len(self), self.shard):
+            if not shard_path(folder, first).exists():
+                raise FileNotFoundError(shard_path(folder, first))
         self.open_shard(0)
 
     def __len__(self):
@@ -696,6 +697,26 @@ def shard_path(folder, first):
     return Path(folder) / f"{first:09}.bc"
 
 
+def checksum(path):
+    """CRC-32 of the names and contents of all files of a shard."""
+    crc = 0
+    for file in sorted(file for file in Path(path).rglob("*") if file.is_file() and file.name != "crc32"):
+        crc = zlib.crc32(file.relative_to(path).as_posix().encode(), crc)
+        crc = zlib.crc32(file.read_bytes(), crc)
+    return f"{crc:08x}"
+
+
+def open_shard(path):
+    """Open a shard; CorpusError where it is not as it was written."""
+    try:
+        whole = (path / "crc32").read_text() == checksum(path)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise CorpusError(f"{path}: damaged. Delete {path.parent}, and run 2_preprocess_augment.ipynb again")
+    return open_array(path)
+
+
 def open_array(path):
     """Open an array of `create_array`, or a store of them, for reading: shape, slicing, attrs.
 
@@ -708,10 +729,14 @@ def open_array(path):
             import blosc2
         except ImportError as error:
             raise CorpusError(f"{path}: written by blosc2, which is not installed here") from error
-        return blosc2.open(str(path), mode="r")
-    if bcolz is None:
+        array = blosc2.open(str(path), mode="r")
+    elif bcolz is None:
         raise CorpusError(f"{path}: written by bcolz, which is not installed here")
-    return bcolz.open(str(path), mode="r")
+    else:
+        array = bcolz.open(str(path), mode="r")
+    if array.dtype.kind not in "iuf":  # bcolz would unpickle objects, and that runs what they say
+        raise CorpusError(f"{path}: holds no numbers, and is not opened")
+    return array
 
 # %% ../2_preprocess_augment.ipynb #cell-126
 def store_record(feature, manifest):
@@ -806,6 +831,7 @@ def write_shard(folder, feature, part):
     append_rows(array, values)
     array.attrs["sums"] = sums_of(values, (rows.split == "train").to_numpy())
     del array
+    (unfinished / "crc32").write_text(checksum(unfinished))
     try:
         unfinished.rename(path)
     except OSError:
@@ -911,9 +937,7 @@ def connect(address):
             "dask is missing, and runs without a cluster do not need it: pip install -r req-scale.txt"
         ) from error
     try:
-        return (
-            Client(n_workers=2, threads_per_worker=1) if address == "local" else Client(address)
-        )
+        return Client(n_workers=2, threads_per_worker=1) if address == "local" else Client(address)
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"CLUSTER={address}: no scheduler answers ({error}). Start one: dask scheduler"

@@ -10,9 +10,9 @@ __all__ = ['SAMPLE_RATE', 'CLIP_SAMPLES', 'COMMANDS', 'LABELS', 'ACCENTS', 'VARI
            'synthetic_jobs', 'write_silent_tests', 'speak', 'make_synthetic', 'Archive', 'fetch_rest',
            'resume_download', 'place_of', 'unpack', 'check_space', 'fetch_archive', 'download', 'fetch_kaggle',
            'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'speaker_of', 'scan_corpus', 'read_clip',
-           'read_lists', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen', 'noise_stretches', 'silence_clips',
-           'draw_sample', 'read_manifest', 'labels_of', 'manifest_hash', 'make_manifest', 'scan_and_split',
-           'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
+           'read_lists', 'read_text', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen', 'noise_stretches',
+           'silence_clips', 'draw_sample', 'read_csv', 'read_manifest', 'labels_of', 'manifest_hash', 'make_manifest',
+           'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
 
 # %% ../0_split.ipynb #cell-002
 import contextlib
@@ -21,6 +21,7 @@ import errno
 import functools
 import hashlib
 import importlib.util
+import io
 import json
 import os
 import re
@@ -31,7 +32,6 @@ import tempfile
 import time
 import wave
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -290,8 +290,9 @@ def write_wav(path, clip):
     """Write float PCM [n] in [-1, 1] as 16 kHz 16-bit mono wav, under a temporary name until it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    soundfile.write(unfinished, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    unfinished, content = path.with_suffix(".part"), io.BytesIO()
+    soundfile.write(content, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    unfinished.write_bytes(content.getbuffer())  # soundfile would not say that the disk is full
     unfinished.replace(path)
 
 # %% ../0_split.ipynb #cell-037
@@ -512,7 +513,9 @@ def unpack(archive, folder):
                 with open(target, "wb") as out:
                     shutil.copyfileobj(members.extractfile(member), out)
         part.rename(folder)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes tarfile say
         raise CorpusError(
             f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
         ) from error
@@ -551,8 +554,8 @@ def fetch_archive(name, raw="data/raw"):
 
 def download(archive, file):
     """Download an Archive into `file`, unless it is there with the right checksum; CorpusError where that fails."""
-    part, sha256 = file.with_name(file.name + ".part"), f"sha256:{archive.sha256}"
-    if file.exists() and pooch.hash_matches(file, sha256):
+    part = file.with_name(file.name + ".part")
+    if file.exists() and pooch.file_hash(file) == archive.sha256:
         return
     try:
         resume_download(archive.url, part)
@@ -564,7 +567,7 @@ def download(archive, file):
         raise CorpusError(
             f"{file}: {error.strerror}. Make room and run this again: it goes on where it was"
         ) from error
-    if not pooch.hash_matches(part, sha256):
+    if pooch.file_hash(part) != archive.sha256:
         part.unlink()
         raise CorpusError(
             f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
@@ -628,7 +631,9 @@ def unpack_kaggle(archive, folder):
                 members.extractall(part)
             inner.unlink()
         part.rename(folder)
-    except (OSError, zipfile.BadZipFile, py7zr.exceptions.ArchiveError) as error:
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes zipfile and py7zr say
         raise CorpusError(
             f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
         ) from error
@@ -675,7 +680,7 @@ def check_wav(path):
         with open(path, "rb") as file, wave.open(file) as wav:
             channels, width, rate, frames = wav.getparams()[:4]
             pcm = wav.readframes(frames)
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as error:
         return f"not a PCM wav file ({str(error) or 'empty'})", 0, ""
     there, digest = (
         len(pcm) // (channels * width),
@@ -745,6 +750,8 @@ def read_clip(path, start=0, gain=1.0):
         raise CorpusError(
             f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); convert it to 16 kHz 16-bit mono wav"
         )
+    if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
+        raise CorpusError(f"{path}: amplitudes beyond full scale; convert it to 16 kHz 16-bit mono wav")
     return np.pad(pcm * np.float32(gain), (0, CLIP_SAMPLES - len(pcm)))
 
 # %% ../0_split.ipynb #cell-074
@@ -765,9 +772,17 @@ def read_lists(folder):
     return {
         line.strip().replace("\\", "/"): split
         for split, path in lists.items()
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in read_text(path).splitlines()
         if line.strip()
     }
+
+
+def read_text(path):
+    """Text of a UTF-8 file, with or without a byte order mark; CorpusError where it is something else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: cannot be read as text in UTF-8 ({error}). Save it as such") from error
 
 # %% ../0_split.ipynb #cell-075
 def split_clips(clips, lists):
@@ -895,6 +910,18 @@ def draw_sample(manifest, sizes, seed=0):
     return rank < manifest.split.map(sizes)
 
 # %% ../0_split.ipynb #cell-092
+def read_csv(path, columns=(), **options):
+    """`pandas.read_csv`; CorpusError, which names the file, where it cannot be read, or lacks one of `columns`."""
+    try:
+        table = pd.read_csv(path, **options)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path}: not a table ({reason}). Delete it, and make it again") from error
+    if missing := [column for column in columns if column not in table.columns]:
+        raise CorpusError(f"{path}: has no column {', '.join(missing)}. Delete it, and make it again")
+    return table
+
+
 def read_manifest(work):
     """The manifest of a working folder: path, word, label (categorical), speaker, split, sample, start (samples), gain."""
     path, labels = Path(work) / "manifest.csv", Path(work) / "labels.txt"
@@ -902,11 +929,17 @@ def read_manifest(work):
         raise CorpusError(
             f"{path}: not there yet. Notebook 0_split.ipynb writes it; run it with the same CORPUS and PROFILE"
         )
-    manifest = pd.read_csv(path, keep_default_na=False, dtype={"word": str, "speaker": str})
-    names = labels.read_text(encoding="utf-8").split("\n")[:-1]
-    if unknown := set(manifest.label) - set(names):
+    text = {"path": str, "word": str, "label": str, "speaker": str, "split": str}
+    kinds = text | {"sample": bool, "start": int, "gain": float}
+    manifest = read_csv(path, kinds, keep_default_na=False, dtype=kinds)
+    names = read_text(labels).split("\n")[:-1]
+    if unknown := set(manifest.label) - set(names) or {name for name in names if names.count(name) > 1}:
         raise CorpusError(
-            f"{labels} does not know {', '.join(unknown)} of {path}. Run notebook 0_split.ipynb again"
+            f"{labels} does not know {', '.join(unknown)} of {path}, or names it twice. Run notebook 0_split.ipynb again"
+        )
+    if (manifest.start < 0).any() or not np.isfinite(manifest.gain).all():
+        raise CorpusError(
+            f"{path}: start or gain that no clip has. Delete it, and run notebook 0_split.ipynb again"
         )
     manifest.attrs["revision"] = read_stamp(Path(work) / "manifest.json").get("revision", "")
     return manifest.assign(label=pd.Categorical(manifest.label, names))

@@ -72,6 +72,7 @@ from kws.split import (
     labels_of,
     make_manifest,
     manifest_hash,
+    read_csv,
     read_stamp,
     work_dir,
     write_whole,
@@ -92,7 +93,7 @@ def best_of_sample(work):
         raise CorpusError(
             f"{path}: not there yet. Notebook 3_sample_experiments.ipynb writes it; or name a model: {', '.join(ZOO)}"
         )
-    results = pd.read_csv(path)
+    results = read_csv(path, ("model", "accuracy", "high", "seconds"))
     means = results[results.model.isin(FREEZABLE)].groupby("model")[["accuracy", "high", "seconds"]].mean()
     return means.seconds[means.high >= means.accuracy.max()].idxmin()
 
@@ -741,6 +742,6 @@ def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"
     with writing(path):
-        results = (json.loads(path.read_text()) if path.exists() else {}) | entries
+        results = read_stamp(path) | entries
         write_whole(path, (json.dumps(results, indent=1, default=float) + "\n").encode())
     return results

@@ -28,8 +28,14 @@ class Cases:
     def __call__(self, group, kind, count=1):
         tried_survived = CASES.setdefault((group, kind), [0, 0])
         tried_survived[0] += count
-        yield
-        tried_survived[1] += count
+        try:
+            yield
+            tried_survived[1] += count
+        except Exception:
+            raise
+        except BaseException:  # hypothesis gives up making this case
+            tried_survived[0] -= count
+            raise
 
 
 @pytest.fixture(scope="session")

@@ -165,3 +165,13 @@ def test_readme_says_what_was_measured():
 
     readme = (ROOT / "README.md").read_text()
     assert with_results(readme, ROOT / "benchmarks/results") == readme, "run python tools/results.py"
+
+
+def test_testing_says_what_was_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from tools.testing import FILE, with_cases
+
+    page = (ROOT / "TESTING.md").read_text()
+    assert with_cases(page) == page, "run python tools/testing.py"
+    counts = pd.read_csv(FILE)
+    assert (counts.lost == 0).all() and (counts.survived == counts.tried).all()

@@ -196,6 +196,18 @@ def test_other_errors_stay_what_they_are(library, manifest, tmp_path, monkeypatc
         write_store(tmp_path, "pcm", manifest)
 
 
+def test_a_damaged_shard_is_told(library, manifest, tmp_path):
+    write_store(tmp_path, "pcm", manifest[:50], shard=32)
+    files = [file for file in (tmp_path / "pcm.bc/000000032.bc").rglob("*") if file.stat().st_size > 20_000]
+    content = bytearray(files[0].read_bytes())
+    content[10_000] ^= 1
+    files[0].write_bytes(content)
+    store = open_store(tmp_path, "pcm", manifest[:50])
+    assert np.array_equal(store[:32], compute_rows("pcm", manifest[:32]))
+    with pytest.raises(CorpusError, match="000000032.bc: damaged. Delete .*pcm.bc, and run 2_preprocess"):
+        store[40:50]
+
+
 def test_rows_across_shards(library, manifest, tmp_path):
     store = write_store(tmp_path, "pcm", manifest[:50], shard=16)
     whole = compute_rows("pcm", manifest[:50])
