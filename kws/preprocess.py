@@ -891,7 +891,6 @@ def complete(folder, rows, attributes, shard):
     shape, dtype = (rows, *arrays[0].shape[1:]), str(arrays[0].dtype)
     note = {"shape": shape, "dtype": dtype, "shard": shard, "attrs": attributes}
     write_whole(folder / "store.json", json.dumps(note).encode())
-    (folder / "settings.json").unlink(missing_ok=True)
 
 # %% ../2_preprocess_augment.ipynb #cell-135
 def write_store(work, feature, manifest, shard=1_024, client=None):
@@ -916,6 +915,7 @@ def write_store(work, feature, manifest, shard=1_024, client=None):
             if store_fault(new, record):
                 write_shards(new, feature, manifest, attributes | {"shard": shard}, shard, client)
                 complete(new, len(manifest), attributes, shard)
+            (new / "settings.json").unlink(missing_ok=True)
             remove(old)
             if path.exists():
                 path.rename(old)
