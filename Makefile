@@ -1,20 +1,21 @@
-# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT, MODEL, EXPERIMENTS and PEERS are taken from the command line or the environment.
+# The commands of the course. CORPUS, PROFILE, SEED, WORDS, HELD_OUT, MODEL, EXPERIMENTS, PEERS and CLUSTER are taken from the command line or the environment.
 PYTHON ?= python3
 CORPUS ?= synthetic
 PROFILE ?= sample
 SEED ?= 0
-export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS
+export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 
-.PHONY: help run lab notebooks test slow bench html links exercises checkpoint clean
+.PHONY: help run lab notebooks test slow audit bench html links exercises checkpoint clean
 
 help:
-	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS]   all notebooks, in order"
+	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS] [CLUSTER=local|ADDRESS OF A DASK SCHEDULER]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take long or need a network"
+	@echo "make audit       known holes in the versions that CI installs"
 	@echo "make bench       speed of features and store"
 	@echo "make links       whether all links lead somewhere"
 	@echo "make html        the executed notebooks as web pages in _site/"
@@ -26,7 +27,7 @@ $(BIN)/.ready: req.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r req.txt
 	touch $@
 
-$(BIN)/.dev: requirements-dev.txt $(BIN)/.ready pyproject.toml
+$(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 	touch $@
@@ -50,6 +51,9 @@ slow: $(BIN)/.dev
 
 links: $(BIN)/.dev
 	$(BIN)/python tools/links.py
+
+audit: $(BIN)/.dev
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip --progress-spinner off --timeout 10
 
 bench: $(BIN)/.dev
 	$(BIN)/python benchmarks/features.py

@@ -96,8 +96,9 @@ def read_wav(path):
     try:
         with wave.open(str(path)) as wav:
             kind = wav.getnchannels(), 8 * wav.getsampwidth(), wav.getframerate()
-            samples = np.frombuffer(wav.readframes(16_000), "<i2") if kind == (1, 16, 16_000) else None
-    except (wave.Error, EOFError, OSError) as error:
+            sound = wav.readframes(16_000)
+        samples = np.frombuffer(sound, "<i2", len(sound) // 2) if kind == (1, 16, 16_000) else None
+    except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as error:
         raise ValueError(f"{path}: cannot be read as wav ({error})") from error
     if samples is None:
         raise ValueError(f"{path}: {kind[0]} channel(s), {kind[1]} bits, {kind[2]} Hz; wanted 1, 16, 16000")
@@ -182,7 +183,11 @@ def main(arguments=None):
     for file in (args.model, names_file):
         if not file.is_file():
             sys.exit(f"{file}: there is no such file")
-    predict, names = load_litert(args.model, args.threads), names_file.read_text().splitlines()
+    names = names_file.read_text().splitlines()
+    try:
+        predict = load_litert(args.model, args.threads)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"{args.model}: not a LiteRT model ({error})")
     if args.command == "bench":
         noise = np.random.default_rng(0).normal(0, 0.1, 16_000).astype("float32")
         times = time_runs(lambda: predict(noise), args.runs)

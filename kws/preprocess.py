@@ -4,28 +4,30 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', 'MFCCS', 'DELTA', 'PCEN', 'TEMPO_LAGS', 'SPECTRUM',
-           'MEL_POWER', 'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'LIBRARY', 'samples', 'fft_bands', 'frame',
-           'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_pieces', 'mel_power', 'log_mel', 'mfcc', 'delta_matrix',
-           'mfcc_delta', 'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram', 'Feature',
-           'feature_parameters', 'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd', 'differing',
-           'normalise_clip', 'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts', 'add_noise',
-           'power_of', 'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate', 'with_copies',
-           'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers', 'shuffled_batches',
-           'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'open_array', 'store_record',
-           'library_versions', 'store_fault', 'store_path', 'open_store', 'remove', 'write_whole', 'write_blocks',
-           'training_statistics', 'assemble', 'full_disk_said', 'write_store']
+           'MEL_POWER', 'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'LIBRARY', 'CHUNK', 'samples', 'fft_bands',
+           'frame', 'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_pieces', 'mel_power', 'log_mel', 'mfcc',
+           'delta_matrix', 'mfcc_delta', 'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram',
+           'Feature', 'feature_parameters', 'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd',
+           'differing', 'normalise_clip', 'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts',
+           'add_noise', 'power_of', 'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate',
+           'with_copies', 'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers',
+           'shuffled_batches', 'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'Shards',
+           'shard_path', 'checksum', 'open_shard', 'open_array', 'store_record', 'library_versions', 'store_fault',
+           'store_path', 'open_store', 'sums_of', 'statistics_of', 'training_statistics', 'write_shard', 'run_each',
+           'remove', 'write_shards', 'complete', 'write_store', 'connect']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
-import contextlib
 import errno
 import functools
 import importlib.metadata
 import importlib.util
-import io
+import itertools
 import json
 import os
 import shutil
+import uuid
 import wave
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -49,6 +51,8 @@ from kws.split import (
     manifest_hash,
     noise_stretches,
     read_clip,
+    write_whole,
+    writing,
 )
 
 # %% ../2_preprocess_augment.ipynb #cell-010
@@ -260,7 +264,7 @@ def read_clips(rows):
                 wav.setpos(start)
                 stored = np.frombuffer(wav.readframes(CLIP_SAMPLES), "<i2")
                 readable = wav.getparams()[:3] == (1, 2, SAMPLE_RATE)
-        except (wave.Error, EOFError, OSError, ValueError):
+        except (wave.Error, EOFError, OSError, ValueError, RuntimeError):
             readable = False
         if readable:
             clip[: len(stored)] = stored * np.float32(gain / 32_768)
@@ -617,12 +621,14 @@ except ImportError:
     bcolz = None
 
 LIBRARY = "bcolz" if bcolz else "blosc2"
+CHUNK = 32  # rows that are compressed together
 
 
 def create_array(path, shape, dtype, rows, library=None):
     """Empty array on disk for `rows` rows of `shape`: by bcolz where it is installed, by blosc2 otherwise."""
     if (library or LIBRARY) == "bcolz":
-        return bcolz.carray(np.empty((0, *shape), dtype), rootdir=str(path), mode="w", expectedlen=rows)
+        empty = np.empty((0, *shape), dtype)
+        return bcolz.carray(empty, rootdir=str(path), mode="w", expectedlen=rows, chunklen=CHUNK)
     import blosc2
 
     return blosc2.empty(
@@ -630,7 +636,7 @@ def create_array(path, shape, dtype, rows, library=None):
         dtype=dtype,
         urlpath=str(path),
         mode="w",
-        chunks=(32, *shape),
+        chunks=(CHUNK, *shape),
         contiguous=False,
         cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, nthreads=1),
     )
@@ -644,21 +650,93 @@ def append_rows(array, rows):
         array.flush()
         bcolz.set_nthreads(threads)
     else:
-        array.resize((len(array) + len(rows), *rows.shape[1:]))
-        array[-len(rows) :] = rows
+        try:
+            array.resize((len(array) + len(rows), *rows.shape[1:]))
+            array[-len(rows) :] = rows
+        except RuntimeError as error:  # that is all blosc2 says of a full disk
+            if shutil.disk_usage(array.urlpath).free > rows.nbytes:
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 # %% ../2_preprocess_augment.ipynb #cell-123
+class Shards:
+    """A folder of arrays on disk that follow each other, as one: shape, dtype, attrs, rows by slice or by number.
+
+    Each array is opened when it is first read.
+    """
+
+    chunklen = CHUNK
+
+    def __init__(self, folder):
+        note = json.loads((Path(folder) / "store.json").read_text())
+        self.attrs, self.shard = note["attrs"], note["shard"]
+        self.shape, self.dtype = tuple(note["shape"]), np.dtype(note["dtype"])
+        self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
+        self.open_shard = functools.lru_cache(1_024)(lambda first: open_shard(shard_path(folder, first)))
+        for first in range(0, len(self), self.shard):
+            if not shard_path(folder, first).exists():
+                raise FileNotFoundError(shard_path(folder, first))
+        self.open_shard(0)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def __getitem__(self, rows):
+        if not isinstance(rows, slice) or rows.step not in (None, 1):
+            numbers = np.arange(len(self))[rows]
+            return read_rows(self, numbers.reshape(-1)).reshape(*numbers.shape, *self.shape[1:])
+        begin, end, _ = rows.indices(len(self))
+        pieces = [np.empty((0, *self.shape[1:]), self.dtype)]
+        for first in range(begin - begin % self.shard, end, self.shard):
+            pieces.append(self.open_shard(first)[max(begin - first, 0) : end - first])
+        return np.concatenate(pieces)
+
+
+def shard_path(folder, first):
+    """Where the shard is whose first row has this number."""
+    return Path(folder) / f"{first:09}.bc"
+
+
+def checksum(path):
+    """CRC-32 of the names and contents of all files of a shard."""
+    crc = 0
+    for file in sorted(file for file in Path(path).rglob("*") if file.is_file() and file.name != "crc32"):
+        crc = zlib.crc32(file.relative_to(path).as_posix().encode(), crc)
+        crc = zlib.crc32(file.read_bytes(), crc)
+    return f"{crc:08x}"
+
+
+def open_shard(path):
+    """Open a shard; CorpusError where it is not as it was written."""
+    try:
+        whole = (path / "crc32").read_text() == checksum(path)
+    except (OSError, ValueError):
+        whole = False
+    if not whole:
+        raise CorpusError(f"{path}: damaged. Delete {path.parent}, and run 2_preprocess_augment.ipynb again")
+    return open_array(path)
+
+
 def open_array(path):
-    """Open what `create_array` made, for reading; it has shape, slicing and attrs. CorpusError where its library is missing."""
+    """Open an array of `create_array`, or a store of them, for reading: shape, slicing, attrs.
+
+    CorpusError where its library is missing.
+    """
+    if (Path(path) / "store.json").exists():
+        return Shards(path)
     if (Path(path) / "chunks.b2frame").exists():
         try:
             import blosc2
         except ImportError as error:
             raise CorpusError(f"{path}: written by blosc2, which is not installed here") from error
-        return blosc2.open(str(path), mode="r")
-    if bcolz is None:
+        array = blosc2.open(str(path), mode="r")
+    elif bcolz is None:
         raise CorpusError(f"{path}: written by bcolz, which is not installed here")
-    return bcolz.open(str(path), mode="r")
+    else:
+        array = bcolz.open(str(path), mode="r")
+    if array.dtype.kind not in "iuf":  # bcolz would unpickle objects, and that runs what they say
+        raise CorpusError(f"{path}: holds no numbers, and is not opened")
+    return array
 
 # %% ../2_preprocess_augment.ipynb #cell-126
 def store_record(feature, manifest):
@@ -682,13 +760,13 @@ def store_fault(path, record):
     try:
         array = open_array(path)
         found = array.attrs["record"]
+        differences = differing(found, record)
     except CorpusError as error:
         return str(error).removeprefix(f"{path}: ")
-    except (OSError, KeyError, ValueError, RuntimeError):
+    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
         return "not a store of this course"
     if found.get("manifest") != record["manifest"]:
         return "made from another manifest"
-    differences = differing(found, record)
     return f"made with other parameters: {differences}" if differences else ""
 
 # %% ../2_preprocess_augment.ipynb #cell-127
@@ -711,6 +789,73 @@ def open_store(work, feature, manifest):
     return open_array(path)
 
 # %% ../2_preprocess_augment.ipynb #cell-129
+def sums_of(rows, train):
+    """Sum, sum of squares and number of the values in each bin, of the rows where the mask `train` is true.
+
+    PCM, int16, counts as one bin in [-1, 1).
+    """
+    values = rows[train].astype("float64")
+    values = values.reshape(-1, 1) / 32_768 if rows.dtype == np.int16 else values.reshape(-1, rows.shape[-1])
+    return values.sum(0).tolist(), (values**2).sum(0).tolist(), len(values)
+
+
+def statistics_of(sums):
+    """Mean and deviation of each bin from what `sums_of` says of some arrays: two lists of numbers.
+
+    A bin that never changes gets the deviation 0.001.
+    """
+    total, squares, count = (np.sum(each, axis=0) for each in zip(*sums))
+    mean = total / count
+    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
+    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
+
+
+def training_statistics(blocks, manifest):
+    """Mean and deviation of each bin over the training rows, from arrays that follow each other: two lists of numbers."""
+    train, at, sums = (manifest.split == "train").to_numpy(), 0, []
+    for rows in blocks:
+        sums.append(sums_of(rows, train[at : at + len(rows)]))
+        at += len(rows)
+    return statistics_of(sums)
+
+# %% ../2_preprocess_augment.ipynb #cell-131
+def write_shard(folder, feature, part):
+    """Compute `feature` for `part`, a pair of the first row's number and rows of the manifest; returns how many.
+
+    Its array is in `folder` when it is whole, or not at all, also where two workers make the same.
+    """
+    first, rows = part
+    path, unfinished = shard_path(folder, first), Path(folder) / f"{first:09}-{uuid.uuid4().hex}.part"
+    values = compute_rows(feature, rows)
+    array = create_array(unfinished, values.shape[1:], values.dtype, len(rows))
+    append_rows(array, values)
+    array.attrs["sums"] = sums_of(values, (rows.split == "train").to_numpy())
+    del array
+    (unfinished / "crc32").write_text(checksum(unfinished))
+    try:
+        unfinished.rename(path)
+    except OSError:
+        if not path.exists():
+            raise
+        shutil.rmtree(unfinished)
+    return len(rows)
+
+
+def run_each(function, parts, client=None):
+    """What `function` returns for each of some parts, as they are done: here, or by the workers of a Dask client."""
+    if client is None:
+        yield from map(function, parts)
+        return
+    from dask.distributed import as_completed
+
+    parts, at_a_time = iter(parts), 4 * max(1, sum(client.nthreads().values()))
+    running = as_completed(client.map(function, list(itertools.islice(parts, at_a_time)), pure=False))
+    for future in running:
+        yield future.result()
+        for part in itertools.islice(parts, 1):
+            running.add(client.submit(function, part, pure=False))
+
+# %% ../2_preprocess_augment.ipynb #cell-134
 def remove(folder):
     """Delete a folder; killed in the middle it is gone under its name, and never half there."""
     trash = folder.with_name(folder.name + ".trash")
@@ -720,103 +865,80 @@ def remove(folder):
         shutil.rmtree(trash)
 
 
-def write_whole(path, content):
-    """Write bytes to a file that is there whole or not at all."""
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    unfinished.replace(path)
-
-
-def write_blocks(blocks, feature, manifest, settings, block):
-    """Compute `feature` for all rows of the manifest into files in the folder `blocks`; those that are there are kept."""
-    note = blocks / "settings.json"
+def write_shards(folder, feature, manifest, settings, shard, client=None):
+    """Compute `feature` for all rows of the manifest into shards in `folder`; those of the same settings are kept."""
+    note = folder / "settings.json"
     if not note.exists() or json.loads(note.read_text()) != settings:
-        remove(blocks)
-        blocks.mkdir(parents=True)
+        remove(folder)
+        folder.mkdir(parents=True)
         write_whole(note, json.dumps(settings).encode())
-    with tqdm(total=len(manifest), desc=f"{feature}", unit="clip", mininterval=1) as progress:
-        for at in range(0, len(manifest), block):
-            path, rows = blocks / f"{at:09}.npy", manifest[at : at + block]
-            if not path.exists():
-                content = io.BytesIO()
-                np.save(content, compute_rows(feature, rows))
-                write_whole(path, content.getbuffer())
-            progress.update(len(rows))
-
-# %% ../2_preprocess_augment.ipynb #cell-130
-def training_statistics(blocks, manifest):
-    """Mean and deviation of each bin over the training rows, from arrays that follow each other: two lists of numbers.
-
-    PCM, int16, counts as one bin in [-1, 1). A bin that never changes gets the deviation 0.001.
-    """
-    train = (manifest.split == "train").to_numpy()
-    total, squares, count, at = 0.0, 0.0, 0, 0
-    for rows in blocks:
-        values = rows[train[at : at + len(rows)]].astype("float64")
-        values = (
-            values.reshape(-1, 1) / 32_768 if rows.dtype == np.int16 else values.reshape(-1, rows.shape[-1])
-        )
-        total, squares, count = total + values.sum(0), squares + (values**2).sum(0), count + len(values)
-        at += len(rows)
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
+    for unfinished in folder.glob("*.part"):
+        shutil.rmtree(unfinished)
+    starts = [at for at in range(0, len(manifest), shard) if not shard_path(folder, at).exists()]
+    missing = sum(len(manifest[at : at + shard]) for at in starts)
+    parts = ((at, manifest[at : at + shard]) for at in starts)
+    with tqdm(
+        total=len(manifest), initial=len(manifest) - missing, desc=feature, unit="clip", mininterval=1
+    ) as progress:
+        for count in run_each(functools.partial(write_shard, folder.resolve(), feature), parts, client):
+            progress.update(count)
 
 
-def assemble(blocks, path, manifest, attributes):
-    """Append the blocks in order to a new array at `path`, with its attributes and the statistics of its training rows."""
-    remove(path)
-    files = sorted(blocks.glob("*.npy"))
-    first = np.load(files[0], mmap_mode="r")
-    array = create_array(path, first.shape[1:], first.dtype, len(manifest))
+def complete(folder, rows, attributes, shard):
+    """Make a folder with all its shards a store: write store.json, with the statistics of the training rows."""
+    arrays = [open_array(shard_path(folder, at)) for at in range(0, rows, shard)]
+    attributes = attributes | {"statistics": statistics_of(array.attrs["sums"] for array in arrays)}
+    shape, dtype = (rows, *arrays[0].shape[1:]), str(arrays[0].dtype)
+    note = {"shape": shape, "dtype": dtype, "shard": shard, "attrs": attributes}
+    write_whole(folder / "store.json", json.dumps(note).encode())
 
-    def append(file):
-        rows = np.load(file)
-        append_rows(array, rows)
-        return rows
-
-    statistics = training_statistics(map(append, files), manifest)
-    for name, value in (attributes | {"statistics": statistics}).items():
-        array.attrs[name] = value
-
-# %% ../2_preprocess_augment.ipynb #cell-131
-@contextlib.contextmanager
-def full_disk_said(work, needed):
-    """Turn the errors of a full disk into a CorpusError that names the folder, the bytes needed and the bytes free."""
-    try:
-        yield
-    except (OSError, RuntimeError) as error:  # blosc2 raises RuntimeError
-        free = shutil.disk_usage(work).free
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", None))
-        if not full and not (isinstance(error, RuntimeError) and free < needed):
-            raise
-        raise CorpusError(
-            f"{work}: the disk is full. Making the store takes up to {needed:,} bytes, {free:,} are free. "
-            "Make room and do the same again: it goes on where it stopped, and what was there before is untouched"
-        ) from error
-
-
-def write_store(work, feature, manifest, block=512):
+# %% ../2_preprocess_augment.ipynb #cell-135
+def write_store(work, feature, manifest, shard=1_024, client=None):
     """Compute `feature` (a key of FEATURES) for all rows of the manifest into `work`/<feature>.bc; returns the open store.
 
-    A store that fits is left as it is. Killed, the next call goes on with the rows that are there. Mean and deviation over the
-    training rows are kept in its attrs. Raises CorpusError where the disk is full.
+    A store that fits is left as it is. Killed, the next call goes on with the shards that are there. Mean and deviation over the
+    training rows are kept in its attrs. Raises CorpusError where the disk is full or cannot be written to.
+
+    Parameters
+    ----------
+    shard : rows of a shard, a multiple of CHUNK
+    client : dask.distributed.Client whose workers compute the shards; they see `work` and the recordings under the same paths
     """
     path = store_path(work, feature)
-    blocks, new, old = (path.with_name(path.name + end) for end in (".blocks", ".new", ".old"))
+    new, old = (path.with_name(path.name + end) for end in (".new", ".old"))
     record = store_record(feature, manifest)
-    if old.exists() and not path.exists():  # killed between two renamings
-        old.rename(path)
-    if store_fault(path, record):
-        attributes = {"record": record, **library_versions(LIBRARY)}
-        one = compute_rows(feature, manifest[:1])
-        with full_disk_said(work, 2 * one.nbytes * len(manifest)):
-            write_blocks(blocks, feature, manifest, attributes | {"block": block}, block)
-            assemble(blocks, new, manifest, attributes)
-        remove(old)
-        if path.exists():
-            path.rename(old)
-        new.rename(path)
-    for left in (blocks, new, old):
-        remove(left)
+    with writing(path):
+        if old.exists() and not path.exists():  # killed between two renamings
+            old.rename(path)
+        if store_fault(path, record):
+            attributes = {"record": record, **library_versions(LIBRARY)}
+            if store_fault(new, record):
+                write_shards(new, feature, manifest, attributes | {"shard": shard}, shard, client)
+                complete(new, len(manifest), attributes, shard)
+            (new / "settings.json").unlink(missing_ok=True)
+            remove(old)
+            if path.exists():
+                path.rename(old)
+            new.rename(path)
+        for left in (new, old):
+            remove(left)
     return open_array(path)
+
+# %% ../2_preprocess_augment.ipynb #cell-157
+def connect(address):
+    """dask.distributed.Client of the scheduler at an address, or of two new worker processes for "local"; to be closed.
+
+    Raises CorpusError where dask is missing, or no scheduler answers.
+    """
+    try:
+        from dask.distributed import Client
+    except ImportError as error:
+        raise CorpusError(
+            "dask is missing, and runs without a cluster do not need it: pip install -r req-scale.txt"
+        ) from error
+    try:
+        return Client(n_workers=2, threads_per_worker=1) if address == "local" else Client(address)
+    except (OSError, ValueError) as error:
+        raise CorpusError(
+            f"CLUSTER={address}: no scheduler answers ({error}). Start one: dask scheduler"
+        ) from error

@@ -5,20 +5,25 @@
 # %% auto #0
 __all__ = ['SAMPLE_RATE', 'CLIP_SAMPLES', 'COMMANDS', 'LABELS', 'ACCENTS', 'VARIANTS', 'SPOKEN_WORDS', 'NOISE_WORD', 'NEW_WORDS',
            'SYNTHETIC_SIZES', 'HOST', 'ARCHIVES', 'CONTEST', 'HELD_OUT', 'SAMPLE_SIZES', 'SMOKE_SIZES', 'CorpusError',
-           'label_list', 'work_dir', 'copies_folder', 'load_espeak', 'which_split', 'Voice', 'make_voices',
-           'coloured_noise', 'utter', 'write_wav', 'make_noises', 'synthetic_jobs', 'write_silent_tests', 'speak',
-           'make_synthetic', 'Archive', 'fetch_rest', 'resume_download', 'place_of', 'unpack', 'check_space',
-           'fetch_archive', 'fetch_kaggle', 'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'speaker_of',
-           'scan_corpus', 'read_clip', 'read_lists', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen',
-           'noise_stretches', 'silence_clips', 'draw_sample', 'read_manifest', 'labels_of', 'manifest_hash',
-           'make_manifest', 'read_stamp', 'save_figure', 'lay_out', 'link_file']
+           'label_list', 'work_dir', 'write_whole', 'writing', 'write_error', 'copies_folder', 'load_espeak',
+           'which_split', 'Voice', 'make_voices', 'coloured_noise', 'utter', 'write_wav', 'make_noises',
+           'synthetic_jobs', 'write_silent_tests', 'speak', 'make_synthetic', 'Archive', 'fetch_rest',
+           'resume_download', 'place_of', 'unpack', 'check_space', 'fetch_archive', 'download', 'fetch_kaggle',
+           'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'speaker_of', 'scan_corpus', 'read_clip',
+           'read_lists', 'read_text', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen', 'noise_stretches',
+           'silence_clips', 'draw_sample', 'read_csv', 'read_manifest', 'labels_of', 'manifest_hash', 'make_manifest',
+           'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
 
 # %% ../0_split.ipynb #cell-002
+import contextlib
 import ctypes
+import errno
 import functools
 import hashlib
 import importlib.util
+import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -27,7 +32,6 @@ import tempfile
 import time
 import wave
 import zipfile
-import zlib
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -37,6 +41,7 @@ import pooch
 import requests
 import soundfile
 import soxr
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 # %% ../0_split.ipynb #cell-007
@@ -75,6 +80,58 @@ def work_dir(corpus, profile):
     return Path("data") / (name if profile == usual else f"{name}-{profile}")
 
 # %% ../0_split.ipynb #cell-015
+def write_whole(path, content):
+    """Write bytes to a file that is there whole or not at all."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.write_bytes(content)
+    unfinished.replace(path)
+
+
+@contextlib.contextmanager
+def writing(target):
+    """For a step that writes the file or folder `target`: one run at a time, and clear errors.
+
+    Another run that writes the same is waited for. Raises CorpusError where the disk is full or cannot be written to.
+    """
+    target = Path(target)
+    user, place = getattr(os, "getuid", int)(), hashlib.sha1(str(target.resolve()).encode()).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"kws-{user}-{place}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{target}: another run is writing it; this one waits", flush=True)
+        lock.acquire()
+    try:
+        yield
+    except CorpusError:
+        raise
+    except Exception as error:
+        if said := write_error(error, target):
+            raise said from error
+        raise
+    finally:
+        lock.release()
+
+
+def write_error(error, target):
+    """The CorpusError for an error that comes from a disk that is full or must not be written to; None for any other."""
+
+    def is_one_of(*numbers):  # TensorFlow and HDF5 have errors of their own, with the system's words in them
+        return getattr(error, "errno", None) in numbers or any(os.strerror(n) in str(error) for n in numbers)
+
+    if is_one_of(errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        free = shutil.disk_usage(next(p for p in target.resolve().parents if p.exists())).free
+        return CorpusError(
+            f"{target}: the disk is full. {free:,} bytes are free. Make room and do the same again: it goes on where it "
+            "stopped, and what was there before is untouched"
+        )
+    if is_one_of(errno.EACCES, errno.EPERM, errno.EROFS):
+        return CorpusError(
+            f"{target}: cannot be written ({error}). Allow it, or copy the course to a folder of your own, and do the "
+            "same again"
+        )
+
+# %% ../0_split.ipynb #cell-018
 @functools.cache
 def copies_folder():
     """Temporary folder for copies of a library, there until the process ends.
@@ -83,7 +140,7 @@ def copies_folder():
     """
     return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
-# %% ../0_split.ipynb #cell-016
+# %% ../0_split.ipynb #cell-019
 def load_espeak():
     """Load a fresh espeak-ng, which has not said anything yet, and return its speaking function.
 
@@ -140,7 +197,7 @@ def load_espeak():
 
     return say
 
-# %% ../0_split.ipynb #cell-019
+# %% ../0_split.ipynb #cell-022
 def which_split(filename, val_percentage=10, test_percentage=10):
     """Split of a recording by the official rule: train, val or test, from the speaker's name alone.
 
@@ -154,7 +211,7 @@ def which_split(filename, val_percentage=10, test_percentage=10):
         return "val"
     return "test" if percentage < val_percentage + test_percentage else "train"
 
-# %% ../0_split.ipynb #cell-022
+# %% ../0_split.ipynb #cell-025
 ACCENTS = "en en-us en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
 VARIANTS = (
     "f1 f4 m1 m2 m3 m4 m5 m6 m7 m8 klatt klatt2 klatt4 Alex Andrea Andy Annie Denis Diogo Hugo Jacky Lee "
@@ -163,7 +220,7 @@ VARIANTS = (
     "steph travis zac croak grandma grandpa"
 ).split()
 
-# %% ../0_split.ipynb #cell-023
+# %% ../0_split.ipynb #cell-026
 class Voice(NamedTuple):
     """A synthetic speaker: espeak-ng voice, words/minute, pitch 0-99, tract length ratio, loudest sample, room noise in dB."""
 
@@ -176,7 +233,7 @@ class Voice(NamedTuple):
     loudness: float
     snr: float
 
-# %% ../0_split.ipynb #cell-024
+# %% ../0_split.ipynb #cell-027
 def make_voices(n, seed=0):
     """`n` different voices; of every ten, the official rule puts eight into train, one into val, one into test."""
     rng = np.random.default_rng(seed)
@@ -202,7 +259,7 @@ def make_voices(n, seed=0):
         )
     return voices
 
-# %% ../0_split.ipynb #cell-027
+# %% ../0_split.ipynb #cell-030
 def coloured_noise(samples, exponent, rng):
     """Noise with power ~ 1/f**exponent: float64 [samples], root mean square 1."""
     spectrum = np.fft.rfft(rng.standard_normal(samples))
@@ -210,7 +267,7 @@ def coloured_noise(samples, exponent, rng):
     noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), samples)
     return noise / np.sqrt(np.mean(noise**2))
 
-# %% ../0_split.ipynb #cell-030
+# %% ../0_split.ipynb #cell-033
 def utter(say, voice, word, rng):
     """One recording of `word`: float32 [n], n <= 16,000; one in ten is shorter than a second, as in the real corpus.
 
@@ -228,16 +285,17 @@ def utter(say, voice, word, rng):
     clip += noise * np.sqrt(np.mean(spoken**2)) * 10 ** (-voice.snr / 20)
     return (clip * voice.loudness * rng.uniform(0.7, 1) / np.abs(clip).max()).astype("float32")
 
-# %% ../0_split.ipynb #cell-033
+# %% ../0_split.ipynb #cell-036
 def write_wav(path, clip):
     """Write float PCM [n] in [-1, 1] as 16 kHz 16-bit mono wav, under a temporary name until it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    soundfile.write(unfinished, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    unfinished, content = path.with_suffix(".part"), io.BytesIO()
+    soundfile.write(content, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    unfinished.write_bytes(content.getbuffer())  # soundfile would not say that the disk is full
     unfinished.replace(path)
 
-# %% ../0_split.ipynb #cell-034
+# %% ../0_split.ipynb #cell-037
 def make_noises(folder, seconds=60, seed=0):
     """Write six background recordings (16 kHz, 16 bits, mono wav) of `seconds` each into `folder`."""
     n, t = seconds * SAMPLE_RATE, np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
@@ -264,7 +322,7 @@ def make_noises(folder, seconds=60, seed=0):
     for name, noise in recordings.items():
         write_wav(Path(folder) / f"{name}.wav", 0.5 * noise / np.abs(noise).max())
 
-# %% ../0_split.ipynb #cell-036
+# %% ../0_split.ipynb #cell-039
 SPOKEN_WORDS = (
     "yes no up down left right on off stop go bed bird cat dog eight five four happy house marvin nine one seven sheila six "
     "three tree two wow zero"
@@ -277,7 +335,7 @@ SYNTHETIC_SIZES = {  # voices, takes of each word, voices of the test clips, sec
     "full": (1_080, 2, 120, 90),
 }
 
-# %% ../0_split.ipynb #cell-037
+# %% ../0_split.ipynb #cell-040
 def synthetic_jobs(folder, profile, seed):
     """What a synthetic corpus consists of: for each voice a list of (path, voice, word), and the solution (fname, label)."""
     n_voices, takes, n_test_voices, _ = SYNTHETIC_SIZES[profile]
@@ -299,7 +357,7 @@ def synthetic_jobs(folder, profile, seed):
         jobs.append([(Path(folder) / path, voice, word) for path, word in paths])
     return jobs, solution
 
-# %% ../0_split.ipynb #cell-038
+# %% ../0_split.ipynb #cell-041
 def write_silent_tests(folder, count, seed):
     """Write `count` test clips that hold only a room's noise, not the background recordings'; return (name, label) rows."""
     rows = []
@@ -311,7 +369,7 @@ def write_silent_tests(folder, count, seed):
         rows.append((name, "silence"))
     return rows
 
-# %% ../0_split.ipynb #cell-039
+# %% ../0_split.ipynb #cell-042
 def speak(jobs, seed, progress):
     """Speak and write some clips, given as (path, voice, word), with a fresh espeak-ng."""
     say = load_espeak()
@@ -321,7 +379,7 @@ def speak(jobs, seed, progress):
         )
         progress.update()
 
-# %% ../0_split.ipynb #cell-040
+# %% ../0_split.ipynb #cell-043
 def make_synthetic(folder, profile="sample", seed=0):
     """Speak a corpus in the contest's layout into `folder`, and return `folder`.
 
@@ -332,22 +390,29 @@ def make_synthetic(folder, profile="sample", seed=0):
     complete = folder / ".complete"
     if complete.exists():
         return folder
-    make_noises(folder / "train/audio" / NOISE_WORD, SYNTHETIC_SIZES[profile][3], seed)
-    jobs, solution = synthetic_jobs(folder, profile, seed)
-    with tqdm(total=sum(map(len, jobs)), desc="speaking", unit="clip", mininterval=1) as progress:
-        for at in range(0, len(jobs), 20):
-            block = [job for voice_jobs in jobs[at : at + 20] for job in voice_jobs]
-            if not all(path.exists() for path, _, _ in block):
-                speak(block, seed, progress)
-    solution += write_silent_tests(folder, count=len(solution) // 10, seed=seed)
-    solution = pd.DataFrame(solution, columns=["fname", "label"]).sort_values("fname")
-    solution["Usage"] = np.where(np.random.default_rng(seed).random(len(solution)) < 0.3, "Public", "Private")
-    solution.to_csv(folder / "solution.csv", index=False)
-    solution.assign(label="silence")[["fname", "label"]].to_csv(folder / "sample_submission.csv", index=False)
-    complete.touch()
+    with writing(folder):
+        if complete.exists():  # the run that was waited for has made it
+            return folder
+        make_noises(folder / "train/audio" / NOISE_WORD, SYNTHETIC_SIZES[profile][3], seed)
+        jobs, solution = synthetic_jobs(folder, profile, seed)
+        with tqdm(total=sum(map(len, jobs)), desc="speaking", unit="clip", mininterval=1) as progress:
+            for at in range(0, len(jobs), 20):
+                block = [job for voice_jobs in jobs[at : at + 20] for job in voice_jobs]
+                if not all(path.exists() for path, _, _ in block):
+                    speak(block, seed, progress)
+        solution += write_silent_tests(folder, count=len(solution) // 10, seed=seed)
+        solution = pd.DataFrame(solution, columns=["fname", "label"]).sort_values("fname")
+        solution["Usage"] = np.where(
+            np.random.default_rng(seed).random(len(solution)) < 0.3, "Public", "Private"
+        )
+        solution.to_csv(folder / "solution.csv", index=False)
+        solution.assign(label="silence")[["fname", "label"]].to_csv(
+            folder / "sample_submission.csv", index=False
+        )
+        complete.touch()
     return folder
 
-# %% ../0_split.ipynb #cell-042
+# %% ../0_split.ipynb #cell-045
 class Archive(NamedTuple):
     """An official archive: where it is, its SHA-256, its size in bytes and the number of clips in it."""
 
@@ -379,7 +444,7 @@ ARCHIVES = {
     ),
 }
 
-# %% ../0_split.ipynb #cell-045
+# %% ../0_split.ipynb #cell-048
 def fetch_rest(url, part):
     """Append to the file `part` what it lacks of `url`; requests.RequestException where the connection fails."""
     done = part.stat().st_size if part.exists() else 0
@@ -402,20 +467,17 @@ def fetch_rest(url, part):
         )
 
 
-def resume_download(url, target, _pooch=None, attempts=5):
-    """Downloader for pooch that keeps what has arrived beside `target`, and goes on from there, now or in the next call."""
-    part = Path(target).with_name(Path(url).name + ".part")
+def resume_download(url, part, attempts=5):
+    """Download `url` into the file `part`; what has arrived stays there, to be gone on with, now or in the next call."""
     for attempt in range(attempts):
         try:
-            fetch_rest(url, part)
-            part.replace(target)
-            return
+            return fetch_rest(url, part)
         except requests.RequestException as error:
             if attempt == attempts - 1 or isinstance(error, requests.HTTPError):
                 raise
             time.sleep(attempt)
 
-# %% ../0_split.ipynb #cell-047
+# %% ../0_split.ipynb #cell-050
 def place_of(name):
     """Where a member of an archive belongs in the contest's layout; None for a folder. CorpusError for a name that leads out."""
     path = PurePosixPath(name)
@@ -428,7 +490,7 @@ def place_of(name):
         word, _, file = file.partition("_")
     return Path("train/audio", NOISE_WORD if word == "_silence_" else word, file)
 
-# %% ../0_split.ipynb #cell-050
+# %% ../0_split.ipynb #cell-053
 def unpack(archive, folder):
     """Unpack a .tar.gz in an official layout into `folder`, which is there when it is whole, or not at all."""
     archive, folder = Path(archive), Path(folder)
@@ -451,14 +513,16 @@ def unpack(archive, folder):
                 with open(target, "wb") as out:
                     shutil.copyfileobj(members.extractfile(member), out)
         part.rename(folder)
-    except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes tarfile say
         raise CorpusError(
             f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
-# %% ../0_split.ipynb #cell-054
+# %% ../0_split.ipynb #cell-057
 def check_space(folder, needed):
     """CorpusError unless `needed` bytes are free where `folder` is."""
     free = shutil.disk_usage(folder).free
@@ -476,31 +540,41 @@ def fetch_archive(name, raw="data/raw"):
     folder, archive = Path(raw) / name, ARCHIVES[name]
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     file = folder.parent / Path(archive.url).name
     on_disk = 9 * 4_096  # bytes that a clip of 32 kB takes
-    pooch.get_logger().setLevel("WARNING")
-    check_space(folder.parent, archive.clips * on_disk + (0 if file.exists() else archive.bytes))
+    with writing(folder):
+        if folder.exists():  # the run that was waited for has fetched it
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_space(folder.parent, archive.clips * on_disk + (0 if file.exists() else archive.bytes))
+        download(archive, file)
+        unpack(file, folder)
+    return folder
+
+
+def download(archive, file):
+    """Download an Archive into `file`, unless it is there with the right checksum; CorpusError where that fails."""
+    part = file.with_name(file.name + ".part")
+    if file.exists() and pooch.file_hash(file) == archive.sha256:
+        return
     try:
-        pooch.retrieve(
-            archive.url, f"sha256:{archive.sha256}", file.name, file.parent, downloader=resume_download
-        )
+        resume_download(archive.url, part)
     except requests.RequestException as error:
         status = getattr(error.response, "status_code", None)
         reason = f"the server answers {status}" if status else "the connection failed"
         raise CorpusError(f"{archive.url}: {reason}. Run this again: it goes on where it was") from error
-    except ValueError as error:
-        raise CorpusError(
-            f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
-        ) from error
     except OSError as error:
         raise CorpusError(
             f"{file}: {error.strerror}. Make room and run this again: it goes on where it was"
         ) from error
-    unpack(file, folder)
-    return folder
+    if pooch.file_hash(part) != archive.sha256:
+        part.unlink()
+        raise CorpusError(
+            f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
+        )
+    part.replace(file)
 
-# %% ../0_split.ipynb #cell-056
+# %% ../0_split.ipynb #cell-059
 CONTEST = "tensorflow-speech-recognition-challenge"
 
 
@@ -509,28 +583,31 @@ def fetch_kaggle(raw="data/raw"):
     folder = Path(raw) / "kaggle"
     if folder.exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
     if not shutil.which("kaggle") or not importlib.util.find_spec("py7zr"):
         raise CorpusError(
             "the command kaggle, or what unpacks its archives, is missing: pip install kaggle py7zr"
         )
-    archive = folder.with_name(f"{CONTEST}.zip")
-    check_space(folder.parent, 10e9 if archive.exists() else 14e9)
-    command = ["kaggle", "competitions", "download", "-c", CONTEST, "-p", str(folder.parent)]
-    said = ""
-    with subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as process:
-        for line in process.stdout:
-            said = line.strip() or said
-            print(said, end="\r", flush=True)
-    if process.returncode:
-        raise CorpusError(
-            f"kaggle: {said}\nIt needs a token: make one at https://www.kaggle.com/settings/api and save it as "
-            "~/.kaggle/access_token (kaggle.json for older versions). The rules have to be accepted, too: "
-            f"https://www.kaggle.com/c/{CONTEST}/rules"
-        )
-    unpack_kaggle(archive, folder)
+    with writing(folder):
+        if folder.exists():  # the run that was waited for has fetched it
+            return folder
+        archive = folder.with_name(f"{CONTEST}.zip")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        check_space(folder.parent, 10e9 if archive.exists() else 14e9)
+        command = ["kaggle", "competitions", "download", "-c", CONTEST, "-p", str(folder.parent)]
+        said = ""
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout:
+                said = line.strip() or said
+                print(said, end="\r", flush=True)
+        if process.returncode:
+            raise CorpusError(
+                f"kaggle: {said}\nIt needs a token: make one at https://www.kaggle.com/settings/api and save it as "
+                "~/.kaggle/access_token (kaggle.json for older versions). The rules have to be accepted, too: "
+                f"https://www.kaggle.com/c/{CONTEST}/rules"
+            )
+        unpack_kaggle(archive, folder)
     return folder
 
 
@@ -554,14 +631,16 @@ def unpack_kaggle(archive, folder):
                 members.extractall(part)
             inner.unlink()
         part.rename(folder)
-    except (OSError, zipfile.BadZipFile, py7zr.exceptions.ArchiveError) as error:
+    except CorpusError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes zipfile and py7zr say
         raise CorpusError(
             f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
         ) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
-# %% ../0_split.ipynb #cell-058
+# %% ../0_split.ipynb #cell-061
 def audio_folder(folder):
     """Where the folders of words are: in `folder`/train/audio, or in `folder` itself if it has no such folder."""
     inner = Path(folder) / "train/audio"
@@ -591,7 +670,7 @@ def get_corpus(corpus="synthetic", profile="sample", seed=0, raw="data/raw"):
         )
     return folder
 
-# %% ../0_split.ipynb #cell-061
+# %% ../0_split.ipynb #cell-064
 def check_wav(path):
     """What is wrong with a recording, in words; its number of samples; a digest of its sound.
 
@@ -601,7 +680,7 @@ def check_wav(path):
         with open(path, "rb") as file, wave.open(file) as wav:
             channels, width, rate, frames = wav.getparams()[:4]
             pcm = wav.readframes(frames)
-    except (wave.Error, EOFError, OSError) as error:
+    except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as error:
         return f"not a PCM wav file ({str(error) or 'empty'})", 0, ""
     there, digest = (
         len(pcm) // (channels * width),
@@ -620,7 +699,7 @@ def speaker_of(path):
     stem = Path(path).stem
     return re.sub(r"_nohash_.*$|[ _-]\(?\d+\)?$", "", stem) or stem
 
-# %% ../0_split.ipynb #cell-063
+# %% ../0_split.ipynb #cell-066
 def scan_corpus(folder, words=COMMANDS):
     """Look at every recording of a corpus; `words` are the commands, all others are unknown.
 
@@ -655,7 +734,7 @@ def scan_corpus(folder, words=COMMANDS):
         print(f"{long} recordings are longer than a second; only their first second is used")
     return clips, pd.DataFrame(skipped, columns=["path", "reason"])
 
-# %% ../0_split.ipynb #cell-066
+# %% ../0_split.ipynb #cell-069
 def read_clip(path, start=0, gain=1.0):
     """One second of a recording: float32 [16,000] in [-1, 1], zeros after its end.
 
@@ -671,9 +750,11 @@ def read_clip(path, start=0, gain=1.0):
         raise CorpusError(
             f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); convert it to 16 kHz 16-bit mono wav"
         )
+    if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
+        raise CorpusError(f"{path}: amplitudes beyond full scale; convert it to 16 kHz 16-bit mono wav")
     return np.pad(pcm * np.float32(gain), (0, CLIP_SAMPLES - len(pcm)))
 
-# %% ../0_split.ipynb #cell-071
+# %% ../0_split.ipynb #cell-074
 def read_lists(folder):
     """The official lists as a dict {"<word>/<file>": split}; empty if the corpus brings none."""
     names = {"val": "validation_list.txt", "test": "testing_list.txt"}
@@ -691,11 +772,19 @@ def read_lists(folder):
     return {
         line.strip().replace("\\", "/"): split
         for split, path in lists.items()
-        for line in path.read_text(encoding="utf-8").splitlines()
+        for line in read_text(path).splitlines()
         if line.strip()
     }
 
-# %% ../0_split.ipynb #cell-072
+
+def read_text(path):
+    """Text of a UTF-8 file, with or without a byte order mark; CorpusError where it is something else."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CorpusError(f"{path}: cannot be read as text in UTF-8 ({error}). Save it as such") from error
+
+# %% ../0_split.ipynb #cell-075
 def split_clips(clips, lists):
     """Add the column split to a table of clips: by the lists where there are any, by the official rule otherwise.
 
@@ -730,7 +819,7 @@ def split_clips(clips, lists):
         )
     return clips
 
-# %% ../0_split.ipynb #cell-075
+# %% ../0_split.ipynb #cell-078
 def drop_copies(clips):
     """Leave out each recording of which a copy is in a later split (train, val, test).
 
@@ -742,7 +831,7 @@ def drop_copies(clips):
     reason = "the same sound as " + clips.digest.map(twin)
     return clips[stays].reset_index(drop=True), clips.assign(reason=reason)[~stays][["path", "reason"]]
 
-# %% ../0_split.ipynb #cell-078
+# %% ../0_split.ipynb #cell-081
 HELD_OUT = ("eight", "one", "two", "zero")
 
 
@@ -757,7 +846,7 @@ def is_unseen(manifest, splits=("train",)):
     heard = manifest.word[manifest.split.isin(splits)].unique()
     return (manifest.speaker != "") & ~manifest.word.isin(heard)
 
-# %% ../0_split.ipynb #cell-081
+# %% ../0_split.ipynb #cell-084
 def noise_stretches(folder):
     """Where noise may be taken from: DataFrame with path, split, start, stop (samples).
 
@@ -792,7 +881,7 @@ def noise_stretches(folder):
         )
     return stretches.assign(start=stretches.start * SAMPLE_RATE, stop=stretches.stop * SAMPLE_RATE)
 
-# %% ../0_split.ipynb #cell-083
+# %% ../0_split.ipynb #cell-086
 def silence_clips(stretches, count, seed=0):
     """Rows of label silence: about `count` random seconds for train, every whole second for val and test."""
     rng = np.random.default_rng(seed)
@@ -808,7 +897,7 @@ def silence_clips(stretches, count, seed=0):
         ]
     return pd.DataFrame(rows, columns=["path", "word", "label", "speaker", "split", "start", "gain"])
 
-# %% ../0_split.ipynb #cell-086
+# %% ../0_split.ipynb #cell-089
 SAMPLE_SIZES = {"train": 240, "val": 60, "test": 60}
 SMOKE_SIZES = {"train": 24, "val": 12, "test": 12}
 
@@ -820,7 +909,19 @@ def draw_sample(manifest, sizes, seed=0):
     rank = shuffled.groupby(["split", "label"]).cumcount().reindex(manifest.index)
     return rank < manifest.split.map(sizes)
 
-# %% ../0_split.ipynb #cell-089
+# %% ../0_split.ipynb #cell-092
+def read_csv(path, columns=(), **options):
+    """`pandas.read_csv`; CorpusError, which names the file, where it cannot be read, or lacks one of `columns`."""
+    try:
+        table = pd.read_csv(path, **options)
+    except (OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise CorpusError(f"{path}: not a table ({reason}). Delete it, and make it again") from error
+    if missing := [column for column in columns if column not in table.columns]:
+        raise CorpusError(f"{path}: has no column {', '.join(missing)}. Delete it, and make it again")
+    return table
+
+
 def read_manifest(work):
     """The manifest of a working folder: path, word, label (categorical), speaker, split, sample, start (samples), gain."""
     path, labels = Path(work) / "manifest.csv", Path(work) / "labels.txt"
@@ -828,12 +929,19 @@ def read_manifest(work):
         raise CorpusError(
             f"{path}: not there yet. Notebook 0_split.ipynb writes it; run it with the same CORPUS and PROFILE"
         )
-    manifest = pd.read_csv(path, keep_default_na=False, dtype={"word": str, "speaker": str})
-    names = labels.read_text(encoding="utf-8").split("\n")[:-1]
-    if unknown := set(manifest.label) - set(names):
+    text = {"path": str, "word": str, "label": str, "speaker": str, "split": str}
+    kinds = text | {"sample": bool, "start": int, "gain": float}
+    manifest = read_csv(path, kinds, keep_default_na=False, dtype=kinds)
+    names = read_text(labels).split("\n")[:-1]
+    if unknown := set(manifest.label) - set(names) or {name for name in names if names.count(name) > 1}:
         raise CorpusError(
-            f"{labels} does not know {', '.join(unknown)} of {path}. Run notebook 0_split.ipynb again"
+            f"{labels} does not know {', '.join(unknown)} of {path}, or names it twice. Run notebook 0_split.ipynb again"
         )
+    if (manifest.start < 0).any() or not np.isfinite(manifest.gain).all():
+        raise CorpusError(
+            f"{path}: start or gain that no clip has. Delete it, and run notebook 0_split.ipynb again"
+        )
+    manifest.attrs["revision"] = read_stamp(Path(work) / "manifest.json").get("revision", "")
     return manifest.assign(label=pd.Categorical(manifest.label, names))
 
 
@@ -843,21 +951,26 @@ def labels_of(manifest):
 
 
 def manifest_hash(manifest):
-    """Twelve hex digits that change when any row of a manifest does, or the order of its labels."""
-    text = manifest.to_csv(index=False) + " ".join(labels_of(manifest))
+    """Twelve hex digits that change when any row of a manifest does, the order of its labels, or the recordings behind it."""
+    text = manifest.to_csv(index=False) + " ".join(labels_of(manifest)) + manifest.attrs.get("revision", "")
     return hashlib.sha1(text.encode()).hexdigest()[:12]
 
-# %% ../0_split.ipynb #cell-090
+# %% ../0_split.ipynb #cell-093
 def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_out=HELD_OUT):
     """Label, split and sample the corpus in `folder` and return the manifest.
 
     Writes manifest.csv, labels.txt and skipped.csv to `work`. `words` are the commands; of the unknown words training
     never hears those of `held_out`. Unchanged files and settings: the manifest is read back.
     """
-    folder, work = Path(folder), Path(work)
+    with writing(Path(work) / "manifest.csv"):
+        return scan_and_split(Path(folder), Path(work), profile, seed, words, held_out)
+
+
+def scan_and_split(folder, work, profile, seed, words, held_out):
+    """What `make_manifest` does once it is alone."""
     root = folder / "train" if (folder / "train/audio").is_dir() else folder
     files = sorted(p for p in {*root.rglob("*"), *folder.glob("*_list.txt")} if p.is_file())
-    state = "".join(f"{p} {(s := p.stat()).st_size} {s.st_mtime_ns}\n" for p in files)
+    state = "".join(f"{p} {(s := p.stat()).st_size} {s.st_mtime_ns} {s.st_ctime_ns}\n" for p in files)
     state = hashlib.sha1(f"{state}{profile} {seed} {words} {held_out}".encode()).hexdigest()
     stamp, corpus = work / "manifest.json", folder.resolve().as_posix()
     known = read_stamp(stamp)
@@ -868,12 +981,17 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
     if known.get("state") == state and (work / "manifest.csv").exists():
         return read_manifest(work)
     work.mkdir(parents=True, exist_ok=True)
-    stamp.write_text(json.dumps({"corpus": corpus}), encoding="utf-8")
+    notes = {key: known[key] for key in ("sounds", "revision") if key in known} | {"corpus": corpus}
+    write_whole(stamp, json.dumps(notes).encode())
     clips, skipped = scan_corpus(folder, words)
     clips, copies = drop_copies(split_clips(clips, read_lists(folder)))
     clips = hold_out(clips, held_out).assign(start=0, gain=1.0)
     commands = clips[(clips.split == "train") & (clips.label != "unknown")]
     silence = silence_clips(noise_stretches(folder), count=max(10, len(commands) // 10), seed=seed)
+    noises = [check_wav(path)[2] for path in sorted(set(silence.path))]
+    sounds = hashlib.sha1(f"{clips[['path', 'digest']].to_csv()} {noises}".encode()).hexdigest()
+    if notes.setdefault("sounds", sounds) != sounds:
+        notes |= {"sounds": sounds, "revision": sounds[:12]}
     manifest = pd.concat([clips, silence], ignore_index=True)
     manifest["sample"] = draw_sample(manifest, SMOKE_SIZES if profile == "smoke" else SAMPLE_SIZES, seed)
     if profile == "smoke":
@@ -883,25 +1001,26 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
     (work / "labels.txt").write_text("\n".join(label_list(words)) + "\n", encoding="utf-8")
     manifest.to_csv(work / "manifest.part", index=False)
     (work / "manifest.part").replace(work / "manifest.csv")
-    stamp.write_text(json.dumps({"corpus": corpus, "state": state}), encoding="utf-8")
+    write_whole(stamp, json.dumps(notes | {"state": state}).encode())
     return read_manifest(work)
 
 
 def read_stamp(path):
     """What `make_manifest` noted of the last manifest it made; empty where there is nothing, or nothing whole."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        stamp = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
+    return stamp if isinstance(stamp, dict) else {}
 
-# %% ../0_split.ipynb #cell-097
+# %% ../0_split.ipynb #cell-100
 def save_figure(figure, name, folder):
     """Write a matplotlib figure as `folder`/<name>.png; do nothing where `folder` is empty or None."""
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
         figure.savefig(Path(folder) / f"{name}.png", dpi=90)
 
-# %% ../0_split.ipynb #cell-109
+# %% ../0_split.ipynb #cell-112
 def lay_out(manifest, folder):
     """Lay a manifest out as `folder`/<split>/<label>/*.wav for train, val and test; returns `folder`.
 
@@ -913,6 +1032,15 @@ def lay_out(manifest, folder):
         return folder
     if folder.exists() and not mark.exists():
         raise CorpusError(f"{folder}: is there, and was not made by lay_out. Name another folder")
+    with writing(folder):
+        fill(part, manifest)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.rename(folder)
+    return folder
+
+
+def fill(part, manifest):
+    """Make the folder `part` as `lay_out` promises it."""
     shutil.rmtree(part, ignore_errors=True)
     for split, label in [(s, label) for s in ("train", "val", "test") for label in labels_of(manifest)]:
         (part / split / label).mkdir(parents=True)
@@ -924,9 +1052,6 @@ def lay_out(manifest, folder):
         else:
             link_file(row.path, target)
     (part / ".manifest").write_text(manifest_hash(manifest))
-    shutil.rmtree(folder, ignore_errors=True)
-    part.rename(folder)
-    return folder
 
 
 def link_file(source, target):

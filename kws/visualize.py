@@ -21,7 +21,7 @@ from sklearn.preprocessing import RobustScaler
 from tqdm import tqdm
 
 # %% ../1_visualize.ipynb #cell-004
-from .split import SAMPLE_RATE, manifest_hash, read_clip
+from .split import SAMPLE_RATE, manifest_hash, read_clip, writing
 
 # %% ../1_visualize.ipynb #cell-012
 def log_spectrogram(pcm, window=320, hop=160):
@@ -150,16 +150,17 @@ def describe_corpus(clips, work):
     """
     path = Path(work) / f"descriptions-{manifest_hash(clips)}.f32"
     part, width = path.with_suffix(".part"), 80 + len(FACTS)
-    if not path.exists():
-        for old in path.parent.glob("descriptions-*"):
-            if old != part:
-                old.unlink()
-        with open(part, "ab") as file:
-            done = file.tell() // (4 * width)
-            file.truncate(done * 4 * width)
-            for block in in_blocks(describe_clips, clips[done:], "describing"):
-                file.write(block.tobytes())
-        part.replace(path)
+    with writing(path):
+        if not path.exists():
+            for old in path.parent.glob("descriptions-*"):
+                if old != part:
+                    old.unlink()
+            with open(part, "ab") as file:
+                done = file.tell() // (4 * width)
+                file.truncate(done * 4 * width)
+                for block in in_blocks(describe_clips, clips[done:], "describing"):
+                    file.write(block.tobytes())
+            part.replace(path)
     return np.fromfile(path, "float32").reshape(-1, width)
 
 # %% ../1_visualize.ipynb #cell-065

@@ -1,5 +1,7 @@
 """Small corpora and stores, made once in a temporary folder; real speech where it lies beside the project."""
 
+import contextlib
+import csv
 import os
 import subprocess
 import sys
@@ -14,6 +16,73 @@ from kws import split
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+
+
+CASES = {}
+
+
+class Cases:
+    """Counts, for TESTING.md, how many cases of a kind of fault or input were tried, and how many survived."""
+
+    @contextlib.contextmanager
+    def __call__(self, group, kind, count=1):
+        tried_survived = CASES.setdefault((group, kind), [0, 0])
+        tried_survived[0] += count
+        try:
+            yield
+            tried_survived[1] += count
+        except Exception:
+            raise
+        except BaseException:  # hypothesis gives up making this case
+            tried_survived[0] -= count
+            raise
+
+
+@pytest.fixture(scope="session")
+def cases():
+    """`with cases("fault", "disk full"): …` counts a case; it survived if nothing in it fails."""
+    return Cases()
+
+
+def pytest_sessionfinish(session):
+    """Write the counts to the csv file that the environment variable CASES names, if it does; other rows there stay."""
+    file = os.environ.get("CASES")
+    if not file or not CASES:
+        return
+    from kws.models import circumstances
+
+    path, now = Path(file), circumstances()
+    rows = {}
+    if path.exists():
+        with path.open(newline="") as old:
+            rows = {(row["group"], row["kind"]): row for row in csv.DictReader(old)}
+    for (group, kind), (tried, survived) in CASES.items():
+        counts = {"tried": tried, "survived": survived, "lost": tried - survived}
+        rows[group, kind] = {"group": group, "kind": kind} | counts | now
+    with path.open("w", newline="") as new:
+        table = csv.DictWriter(new, list(next(iter(rows.values()))))
+        table.writeheader()
+        table.writerows(rows[key] for key in sorted(rows))
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """Mount a small disk in memory; returns it, and a function that sets its size in MB. Skipped where that is not allowed."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def resize(size, *options):
+        command = ["mount", "-t", "tmpfs", "-o", ",".join([f"size={size}m", *options]), "tmpfs", folder]
+        return subprocess.run(command, capture_output=True).returncode
+
+    try:
+        allowed = resize(1) == 0
+    except OSError:
+        allowed = False
+    if not allowed:
+        pytest.skip("mounting is not allowed here")
+    yield folder, lambda size, *options: resize(size, "remount", *options)
+    subprocess.run(["umount", "-l", folder], check=True)
 
 
 @pytest.fixture(scope="session")

@@ -15,9 +15,6 @@ import sys
 import time
 from pathlib import Path
 
-from kws import preprocess
-from kws.split import read_manifest
-
 WRITING = os.O_WRONLY | os.O_RDWR
 
 
@@ -49,10 +46,12 @@ def fork(library, feature, manifest, folder, act=lambda number: None):
     if child := os.fork():
         return child
     try:
+        from kws import preprocess
+
         preprocess.LIBRARY = library
         count_operations(folder, act)
         sys.stderr = open(os.devnull, "w")
-        preprocess.write_store(folder, feature, manifest, block=8)
+        preprocess.write_store(folder, feature, manifest, shard=8)
         os._exit(0)
     finally:
         os._exit(1)
@@ -61,11 +60,14 @@ def fork(library, feature, manifest, folder, act=lambda number: None):
 def ends(child):
     """The signal that ended a child, or 0; an error where it failed by itself."""
     status = os.waitpid(child, 0)[1]
-    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "write_store failed"
+    assert os.WIFSIGNALED(status) or os.WEXITSTATUS(status) == 0, "a step failed"
     return os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
 
 
 def main(library, feature, every, work, folder):
+    import kws.preprocess  # noqa: F401  so that not each child has to
+    from kws.split import read_manifest
+
     folder, random_numbers = Path(folder), random.Random(0)
     manifest = read_manifest(work).groupby("split").head(16).reset_index(drop=True)
     args = library, feature, manifest, folder

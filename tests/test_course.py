@@ -86,7 +86,7 @@ def test_seven_notebooks_end_to_end(course):
         assert wanted in done.stdout.split("=== 6_submission.ipynb")[-1]
     made = {
         p: p.stat().st_mtime_ns
-        for p in [*work.glob("*.bc/meta/*"), *work.glob("*.keras"), work / "manifest.csv"]
+        for p in [*work.glob("*.bc/store.json"), *work.glob("*.keras"), work / "manifest.csv"]
     }
     again = run_course(course)
     assert again.returncode == 0
@@ -188,3 +188,13 @@ def test_every_number_of_the_readme_has_a_source():
     whole_sentence = "of less than half a megabyte that labels a\nclip in less than a millisecond"
     assert whole_sentence in free
     assert best["model_int8.tflite"]["bytes"] < 500_000 and best["model_int8.tflite"]["ms"] < 1
+
+
+def test_testing_says_what_was_counted(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    from tools.testing import FILE, with_cases
+
+    page = (ROOT / "TESTING.md").read_text()
+    assert with_cases(page) == page, "run python tools/testing.py"
+    counts = pd.read_csv(FILE)
+    assert (counts.lost == 0).all() and (counts.survived == counts.tried).all()

@@ -86,9 +86,10 @@ def test_interrupted_prediction_goes_on(corpus, model, tmp_path):
             raise KeyboardInterrupt
         return model.predict_on_batch(clips)
 
+    sizes = {"batch_size": 20, "part": 20}
     with pytest.raises(KeyboardInterrupt):
-        predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", batch_size=20)
-    resumed, _ = predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", batch_size=20)
+        predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", **sizes)
+    resumed, _ = predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", **sizes)
     assert sum(seen[2:]) == len(paths) - 20
     whole, _ = predict_clips(model.predict_on_batch, paths, tmp_path / "q.npy", "v1", batch_size=20)
     np.testing.assert_allclose(resumed, whole, atol=1e-6)
