@@ -92,9 +92,9 @@ def dnn(classes=12, shape=FEATURE_SHAPE):
     )
 
 # %% ../3_sample_experiments.ipynb #cell-023
-def norm_relu(x):
-    """Batch normalisation and ReLU."""
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+def norm_relu(x, name=None):
+    """Batch normalisation, which may have a name, and ReLU."""
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.95, name=name)(x))
 
 
 def cnn_1d(classes=12, shape=FEATURE_SHAPE, widths=(64, 64, 64), length=5):

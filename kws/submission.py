@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LOOKS', 'test_clips', 'load_predictor', 'read_batches', 'predict_clips', 'earlier', 'louder', 'slower',
            'average_of_looks', 'combined', 'write_submission', 'check_submission', 'send_submission',
-           'score_submission', 'leaderboard', 'main']
+           'score_submission', 'leaderboard', 'write_tags', 'main']
 
 # %% ../6_submission.ipynb #cell-002
 import argparse
+import functools
 import hashlib
 import json
 import shutil
@@ -25,8 +26,9 @@ from tqdm import tqdm
 from .deploy import load_graph
 from .models import load_model, score
 from .pi import load_litert
-from .preprocess import stretch_and_pitch
+from .preprocess import stretch_and_pitch, write_whole
 from .split import CLIP_SAMPLES, LABELS, CorpusError, read_clip
+from .tagging import class_list, clip_batches, load_tagger, read_csv, settings_of
 
 # %% ../6_submission.ipynb #cell-009
 def test_clips(folder):
@@ -79,14 +81,17 @@ def read_batches(paths, batch_size=256):
     )
 
 
-def predict_clips(predict, paths, target, version="", classes=12, batch_size=256, bad=0):
+def predict_clips(
+    predict, paths, target, version="", classes=12, batch_size=256, bad=0, batches=read_batches
+):
     """Probabilities of wav files: float32 [n, classes], kept in `target` (.npy), and the paths that could not be read.
 
     Parameters
     ----------
     predict : function PCM [n, 16,000] -> probabilities [n, classes]
     version : names the model; with the same version and paths an unfinished file is gone on with, a finished one read back
-    bad : number of the label that unreadable clips get, with probability 1
+    bad : number of the label that unreadable clips get, with probability 1; None leaves them zeros
+    batches : function (paths, batch size) -> Dataset of (what `predict` takes, readable [batch])
     """
     target = Path(target)
     part, note = target.with_suffix(".part.npy"), target.with_suffix(".json")
@@ -100,15 +105,16 @@ def predict_clips(predict, paths, target, version="", classes=12, batch_size=256
         todo = np.flatnonzero(np.isnan(rows[:, 0]))
         done, bar = len(paths) - len(todo), {"desc": "predicting", "unit": "clip", "mininterval": 1}
         with tqdm(total=len(paths), initial=done, **bar) as progress:
-            for clips, readable in read_batches([paths[i] for i in todo], batch_size):
-                batch, todo = todo[: len(clips)], todo[len(clips) :]
+            for clips, readable in batches([paths[i] for i in todo], batch_size):
+                batch, todo = todo[: len(readable)], todo[len(readable) :]
                 rows[batch] = np.where(readable[:, None], predict(clips), 0)
                 progress.update(len(batch))
         rows.flush()
         part.replace(target)
     probabilities = np.load(target)
     unreadable = probabilities.sum(1) == 0
-    probabilities[unreadable, bad] = 1
+    if bad is not None:
+        probabilities[unreadable, bad] = 1
     return probabilities, [str(paths[i]) for i in np.flatnonzero(unreadable)]
 
 # %% ../6_submission.ipynb #cell-019
@@ -222,7 +228,37 @@ def leaderboard(targets, solution, labels=LABELS):
         }
     return pd.DataFrame(rows).T.sort_values("private", ascending=False)
 
+# %% ../6_submission.ipynb #cell-050
+def write_tags(checkpoint, folder, sample, target, batch_size=16):
+    """Scores of a tagger's checkpoint for the clips in `folder` that a sample submission names, in its rows' and columns' order.
 
+    Writes `target` (.csv); returns it as a DataFrame, and the paths that could not be read, whose rows are zeros. CorpusError
+    where the sample's classes are not those of the checkpoint.
+    """
+    settings, names, classes = settings_of(checkpoint), read_csv(sample, "fname").fname, class_list(sample)
+    known = settings["classes"]
+    if set(classes) != set(known):
+        other = ", ".join(sorted(set(classes) ^ set(known)))
+        raise CorpusError(f"{sample}: its classes are not those of {checkpoint}: {other}")
+    if names.duplicated().any():
+        raise CorpusError(f"{sample}: {names[names.duplicated()].iloc[0]} stands there twice")
+    version = hashlib.sha1(Path(checkpoint).read_bytes()).hexdigest()
+    scores, unreadable = predict_clips(
+        load_tagger(checkpoint),
+        [Path(folder) / name for name in names],
+        Path(target).with_suffix(".npy"),
+        version,
+        len(known),
+        batch_size,
+        bad=None,
+        batches=functools.partial(clip_batches, windows=settings["windows"]),
+    )
+    table = pd.DataFrame(scores, columns=known)[classes]
+    table.insert(0, "fname", names)
+    write_whole(Path(target), table.to_csv(index=False).encode())
+    return table, unreadable
+
+# %% ../6_submission.ipynb #cell-055
 def main(arguments=None):
     """Check a CSV, or score several, from a terminal."""
     parser = argparse.ArgumentParser(
@@ -237,18 +273,27 @@ def main(arguments=None):
     board.add_argument("solution", type=Path)
     board.add_argument("csvs", nargs="+", type=Path)
     board.add_argument("--labels", nargs="+", default=LABELS, help="default: the contest's twelve")
+    tag = commands.add_parser("tag", help="scores of several labels for clips of any length, as a CSV")
+    tag.add_argument("checkpoint", type=Path, help="a .keras file of python -m kws.tagging")
+    tag.add_argument("folder", type=Path, help="the clips")
+    tag.add_argument("sample", type=Path, help="sample_submission.csv: which clips, which columns")
+    tag.add_argument("csv", type=Path, help="the CSV to write")
     args = parser.parse_args(arguments)
     if args.command == "leaderboard":
         print(leaderboard(args.csvs, args.solution, args.labels).round(4).to_string())
         return
     try:
+        if args.command == "tag":
+            unreadable = write_tags(args.checkpoint, args.folder, args.sample, args.csv)[1]
+            print(*(f"could not be read: {path}" for path in unreadable), args.csv, sep="\n")
+            return
         paths = test_clips(args.folder)
         check_submission(args.csv, paths, args.labels)
     except CorpusError as error:
         sys.exit(str(error))
     print(f"{args.csv}: right, {len(paths):,} clips")
 
-# %% ../6_submission.ipynb #cell-044
+# %% ../6_submission.ipynb #cell-056
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'IN_MEMORY', 'best_of_sample', 'some_of', 'draw_epoch', 'Data', 'unpacked', 'load_data', 'random_data',
-           'state_of', 'seed_dropout', 'EpochSeconds', 'KeepState', 'confusion_figure', 'write_confusion', 'fit_keras',
-           'fit_tensorflow', 'taught', 'body_of', 'warm_start', 'worker_number', 'choose_strategy', 'run_folder',
-           'train', 'predict_rows', 'evaluate', 'main', 'with_unlabelled', 'agreed', 'pseudo_labelled', 'final_model',
-           'tempered', 'fit_temperature', 'reliability', 'calibration_error', 'expected_accuracy', 'record']
+           'state_of', 'seed_dropout', 'EpochSeconds', 'KeepState', 'usual_callbacks', 'cut_history',
+           'confusion_figure', 'write_confusion', 'fit_keras', 'fit_tensorflow', 'taught', 'body_of', 'warm_start',
+           'worker_number', 'choose_strategy', 'run_folder', 'train', 'predict_rows', 'evaluate', 'main',
+           'with_unlabelled', 'agreed', 'pseudo_labelled', 'final_model', 'tempered', 'fit_temperature', 'reliability',
+           'calibration_error', 'expected_accuracy', 'record']
 
 # %% ../4_full_training.ipynb #cell-002
 import argparse
@@ -244,6 +245,26 @@ class KeepState(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def usual_callbacks(body, state, seed, log, board, patience=None):
+    """Seconds, NaN stop, the table `log`, TensorBoard's folder `board`, a bar, and last the state: callbacks of any training."""
+    return [
+        EpochSeconds(),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(str(log), append=True),
+        keras.callbacks.TensorBoard(str(board)),
+        TqdmCallback(verbose=0, desc=body.name, mininterval=5, initial=int(state.checkpoint.epoch.numpy())),
+        KeepState(state, seed, log, patience),
+    ]
+
+
+def cut_history(log, epochs):
+    """Leave the rows of whole epochs in the table of a training, which may have been stopped in the middle of one."""
+    done = [row for row in read_table(log) if row["epoch"] < epochs]
+    log.unlink(missing_ok=True)
+    if done:
+        pd.DataFrame(done).to_csv(log, index=False)
+
+
 def confusion_figure(labels, predicted, names):
     """Figure of a confusion matrix: counts, coloured by their share of the row."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
@@ -302,14 +323,9 @@ def fit_keras(body, data, epochs, run, state, seed, board, names, patience=None)
         verbose=0,
         shuffle=False,
         callbacks=[
-            EpochSeconds(),
             best,
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(str(log), append=True),
-            keras.callbacks.TensorBoard(str(board)),
             keras.callbacks.LambdaCallback(on_epoch_end=picture),
-            TqdmCallback(verbose=0, desc=body.name, mininterval=5, initial=first),
-            KeepState(state, seed, log, patience),
+            *usual_callbacks(body, state, seed, log, board, patience),
         ],
     )
 
@@ -521,12 +537,9 @@ def train(
             batches=lambda first_epoch=0, plain=data.batches: taught(plain(first_epoch=first_epoch), bodies)
         )
     state, log = state_of(body, run / "state"), run / "history.csv"
-    done = [row for row in read_table(log) if row["epoch"] < int(state.checkpoint.epoch.numpy())]
     for each in (run, path.parent):
         each.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    if done:
-        pd.DataFrame(done).to_csv(log, index=False)
+    cut_history(log, int(state.checkpoint.epoch.numpy()))
     board = Path(logdir or work / "logs") / (logrun or run.name)
     fit = {"keras": fit_keras, "tensorflow": fit_tensorflow}[engine]
     fit(body, data, epochs, run, state, seed, board, names, patience)
@@ -579,8 +592,19 @@ def evaluate(model, work, manifest, split, splits=("train",)):
 # %% ../4_full_training.ipynb #cell-038
 def main(arguments=None):
     """Train from a terminal: manifest and stores are made where they are missing."""
+    task = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    task.add_argument(
+        "--task", default="words", choices=["words", "tagging"], help="tagging: see --task tagging --help"
+    )
+    chosen, rest = task.parse_known_args(arguments)
+    if chosen.task == "tagging":
+        from kws import tagging
+
+        return tagging.main(["train", *rest])
     parser = argparse.ArgumentParser(
-        prog="python -m kws.training", description="Train a model of the zoo on a whole corpus."
+        prog="python -m kws.training",
+        description="Train a model of the zoo on a whole corpus.",
+        parents=[task],
     )
     parser.add_argument(
         "--corpus",
@@ -728,7 +752,7 @@ def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
     words = (1 - new) * parts["unknown"] + new * parts["new"]
     return (1 - silence - unknown) * parts["commands"] + silence * parts["silence"] + unknown * words
 
-# %% ../4_full_training.ipynb #cell-086
+# %% ../4_full_training.ipynb #cell-125
 def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"
