@@ -27,8 +27,8 @@ from keras import layers
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
 # %% ../3_sample_experiments.ipynb #cell-004
-from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd, write_whole
-from .split import CLIP_SAMPLES, CorpusError, labels_of
+from .preprocess import FFT_BANDS, FRAMES, MEL, TEMPO_LAGS, FrontEnd
+from .split import CLIP_SAMPLES, CorpusError, labels_of, read_csv, write_whole, writing
 
 # %% ../3_sample_experiments.ipynb #cell-013
 def score(labels, predicted):
@@ -92,9 +92,9 @@ def dnn(classes=12, shape=FEATURE_SHAPE):
     )
 
 # %% ../3_sample_experiments.ipynb #cell-023
-def norm_relu(x):
-    """Batch normalisation and ReLU."""
-    return layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
+def norm_relu(x, name=None):
+    """Batch normalisation, which may have a name, and ReLU."""
+    return layers.ReLU()(layers.BatchNormalization(momentum=0.95, name=name)(x))
 
 
 def cnn_1d(classes=12, shape=FEATURE_SHAPE, widths=(64, 64, 64), length=5):
@@ -502,10 +502,13 @@ def with_front_end(body, feature, statistics):
 
 
 def load_model(path):
-    """A model saved by this course; CorpusError where the file is not there."""
+    """A model saved by this course; CorpusError where the file is not there, or is something else.
+
+    Keras's safe mode is left on: a model that brings code of its own is not opened.
+    """
     try:
-        return keras.models.load_model(path, compile=False)
-    except (OSError, ValueError) as error:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever a spoilt file makes Keras say
         raise CorpusError(
             f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it"
         ) from error
@@ -538,8 +541,9 @@ def circumstances():
 
 # %% ../3_sample_experiments.ipynb #cell-063
 def read_table(path):
-    """Rows of a csv file as dictionaries, [] where there is none."""
-    return pd.read_csv(path, dtype={"manifest": str}).to_dict("records") if path.exists() else []
+    """Rows of a csv file as dictionaries, [] where there is none, or nothing in it."""
+    there = path.exists() and path.stat().st_size
+    return read_csv(path, dtype={"manifest": str}).to_dict("records") if there else []
 
 
 def remembered(path, key, make):
@@ -547,12 +551,13 @@ def remembered(path, key, make):
 
     The circumstances of the measurement are added to it.
     """
-    rows = read_table(path)
-    for row in rows:
-        if key.items() <= row.items():
-            return row
-    row = key | make() | circumstances()
-    write_whole(path, pd.DataFrame([*rows, row]).to_csv(index=False).encode())
+    with writing(path):
+        rows = read_table(path)
+        for row in rows:
+            if key.items() <= row.items():
+                return row
+        row = key | make() | circumstances()
+        write_whole(path, pd.DataFrame([*rows, row]).to_csv(index=False).encode())
     return row
 
 # %% ../3_sample_experiments.ipynb #cell-073

@@ -104,9 +104,12 @@ MEL = {"n_mels": 40, "fmin": 20.0, "fmax": 7_600.0}
 
 
 @functools.cache
-def mel_matrix():
-    """Mel filter bank: float32 [257, 40]. Source: librosa.filters.mel (Slaney's scale and area norm)."""
-    return librosa.filters.mel(sr=SAMPLE_RATE, n_fft=FFT_SIZE, **MEL).T.astype("float32")
+def mel_matrix(sample_rate=SAMPLE_RATE, fft_size=FFT_SIZE, **mel):
+    """Mel filter bank: float32 [257, 40]. Source: librosa.filters.mel (Slaney's scale and area norm).
+
+    Other rates, sizes and parameters of librosa's in place of MEL give another bank.
+    """
+    return librosa.filters.mel(sr=sample_rate, n_fft=fft_size, **(mel or MEL)).T.astype("float32")
 
 # %% ../2_preprocess_augment.ipynb #cell-027
 @functools.cache

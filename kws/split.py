@@ -286,12 +286,12 @@ def utter(say, voice, word, rng):
     return (clip * voice.loudness * rng.uniform(0.7, 1) / np.abs(clip).max()).astype("float32")
 
 # %% ../0_split.ipynb #cell-036
-def write_wav(path, clip):
-    """Write float PCM [n] in [-1, 1] as 16 kHz 16-bit mono wav, under a temporary name until it is whole."""
+def write_wav(path, clip, sample_rate=SAMPLE_RATE):
+    """Write float PCM [n] in [-1, 1] as 16-bit mono wav, 16 kHz as a rule, under a temporary name until it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished, content = path.with_suffix(".part"), io.BytesIO()
-    soundfile.write(content, clip, SAMPLE_RATE, subtype="PCM_16", format="WAV")
+    soundfile.write(content, clip, sample_rate, subtype="PCM_16", format="WAV")
     unfinished.write_bytes(content.getbuffer())  # soundfile would not say that the disk is full
     unfinished.replace(path)
 
@@ -735,24 +735,21 @@ def scan_corpus(folder, words=COMMANDS):
     return clips, pd.DataFrame(skipped, columns=["path", "reason"])
 
 # %% ../0_split.ipynb #cell-069
-def read_clip(path, start=0, gain=1.0):
+def read_clip(path, start=0, gain=1.0, samples=CLIP_SAMPLES, sample_rate=SAMPLE_RATE):
     """One second of a recording: float32 [16,000] in [-1, 1], zeros after its end.
 
-    `start` is in samples. Raises CorpusError where the file cannot be read.
+    `start` is in samples; with `samples` -1 all of it is read. Raises CorpusError where the file cannot be read.
     """
+    wanted = f"convert it to {sample_rate / 1000:g} kHz 16-bit mono wav"
     try:
-        pcm, rate = soundfile.read(path, CLIP_SAMPLES, start, dtype="float32")
+        pcm, rate = soundfile.read(path, samples, start, dtype="float32")
     except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
-        raise CorpusError(
-            f"{path}: cannot be read ({error}). Take it out, or convert it to 16 kHz 16-bit mono wav"
-        ) from error
-    if rate != SAMPLE_RATE or pcm.ndim != 1:
-        raise CorpusError(
-            f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); convert it to 16 kHz 16-bit mono wav"
-        )
+        raise CorpusError(f"{path}: cannot be read ({error}). Take it out, or {wanted}") from error
+    if rate != sample_rate or pcm.ndim != 1:
+        raise CorpusError(f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); {wanted}")
     if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
-        raise CorpusError(f"{path}: amplitudes beyond full scale; convert it to 16 kHz 16-bit mono wav")
-    return np.pad(pcm * np.float32(gain), (0, CLIP_SAMPLES - len(pcm)))
+        raise CorpusError(f"{path}: amplitudes beyond full scale; {wanted}")
+    return np.pad(pcm * np.float32(gain), (0, max(samples - len(pcm), 0)))
 
 # %% ../0_split.ipynb #cell-074
 def read_lists(folder):
@@ -916,9 +913,14 @@ def read_csv(path, columns=(), **options):
         table = pd.read_csv(path, **options)
     except (OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
-        raise CorpusError(f"{path}: not a table ({reason}). Delete it, and make it again") from error
+        raise CorpusError(
+            f"{path}: not a table ({reason}). Mend it, or delete it and make it again"
+        ) from error
     if missing := [column for column in columns if column not in table.columns]:
-        raise CorpusError(f"{path}: has no column {', '.join(missing)}. Delete it, and make it again")
+        there = ", ".join(map(str, table))
+        raise CorpusError(
+            f"{path}: has no column {', '.join(missing)}; its columns: {there}. Mend it, or delete it and make it again"
+        )
     return table
 
 

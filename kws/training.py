@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['EPOCHS', 'IN_MEMORY', 'best_of_sample', 'some_of', 'draw_epoch', 'Data', 'unpacked', 'load_data', 'random_data',
-           'state_of', 'seed_dropout', 'EpochSeconds', 'KeepState', 'confusion_figure', 'write_confusion', 'fit_keras',
-           'fit_tensorflow', 'taught', 'body_of', 'warm_start', 'worker_number', 'choose_strategy', 'run_folder',
-           'train', 'predict_rows', 'evaluate', 'main', 'with_unlabelled', 'agreed', 'pseudo_labelled', 'final_model',
-           'tempered', 'fit_temperature', 'reliability', 'calibration_error', 'expected_accuracy', 'record']
+           'state_of', 'seed_dropout', 'EpochSeconds', 'KeepState', 'usual_callbacks', 'cut_history',
+           'confusion_figure', 'write_confusion', 'fit_keras', 'fit_tensorflow', 'taught', 'body_of', 'warm_start',
+           'worker_number', 'choose_strategy', 'run_folder', 'train', 'predict_rows', 'evaluate', 'main',
+           'with_unlabelled', 'agreed', 'pseudo_labelled', 'final_model', 'tempered', 'fit_temperature', 'reliability',
+           'calibration_error', 'expected_accuracy', 'record']
 
 # %% ../4_full_training.ipynb #cell-002
 import argparse
@@ -53,12 +54,12 @@ from kws.preprocess import (
     open_array,
     open_store,
     read_noise,
+    remove,
     standard_augmentations,
     store_path,
     training_batches,
     training_statistics,
     write_store,
-    write_whole,
 )
 from kws.split import (
     CLIP_SAMPLES,
@@ -72,7 +73,11 @@ from kws.split import (
     labels_of,
     make_manifest,
     manifest_hash,
+    read_csv,
+    read_stamp,
     work_dir,
+    write_whole,
+    writing,
 )
 
 # %% ../4_full_training.ipynb #cell-009
@@ -89,7 +94,7 @@ def best_of_sample(work):
         raise CorpusError(
             f"{path}: not there yet. Notebook 3_sample_experiments.ipynb writes it; or name a model: {', '.join(ZOO)}"
         )
-    results = pd.read_csv(path)
+    results = read_csv(path, ("model", "accuracy", "high", "seconds"))
     means = results[results.model.isin(FREEZABLE)].groupby("model")[["accuracy", "high", "seconds"]].mean()
     return means.seconds[means.high >= means.accuracy.max()].idxmin()
 
@@ -244,6 +249,27 @@ class KeepState(keras.callbacks.Callback):
             self.model.stop_training = True
 
 
+def usual_callbacks(body, state, seed, log, board, patience=None):
+    """Seconds, NaN stop, the table `log`, TensorBoard's folder `board`, a bar, and last the state: callbacks of any training."""
+    return [
+        EpochSeconds(),
+        keras.callbacks.TerminateOnNaN(),
+        keras.callbacks.CSVLogger(str(log), append=True),
+        keras.callbacks.TensorBoard(str(board)),
+        TqdmCallback(verbose=0, desc=body.name, mininterval=5, initial=int(state.checkpoint.epoch.numpy())),
+        KeepState(state, seed, log, patience),
+    ]
+
+
+def cut_history(log, epochs):
+    """Leave the rows of whole epochs in the table of a training, which may have been stopped in the middle of one."""
+    done = [row for row in read_table(log) if row["epoch"] < epochs]
+    if done:
+        write_whole(log, pd.DataFrame(done).to_csv(index=False).encode())
+    else:
+        log.unlink(missing_ok=True)
+
+
 def confusion_figure(labels, predicted, names):
     """Figure of a confusion matrix: counts, coloured by their share of the row."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
@@ -302,14 +328,9 @@ def fit_keras(body, data, epochs, run, state, seed, board, names, patience=None)
         verbose=0,
         shuffle=False,
         callbacks=[
-            EpochSeconds(),
             best,
-            keras.callbacks.TerminateOnNaN(),
-            keras.callbacks.CSVLogger(str(log), append=True),
-            keras.callbacks.TensorBoard(str(board)),
             keras.callbacks.LambdaCallback(on_epoch_end=picture),
-            TqdmCallback(verbose=0, desc=body.name, mininterval=5, initial=first),
-            KeepState(state, seed, log, patience),
+            *usual_callbacks(body, state, seed, log, board, patience),
         ],
     )
 
@@ -374,7 +395,7 @@ def fit_tensorflow(body, data, epochs, run, state, seed, board, names, patience=
         if row["val_accuracy"] > max((old["val_accuracy"] for old in history), default=-1):
             body.save_weights(run / "best.weights.h5", overwrite=True)
         history.append(row)
-        pd.DataFrame(history).to_csv(log, index=False)
+        write_whole(log, pd.DataFrame(history).to_csv(index=False).encode())
         with writer.as_default():
             for key, value in row.items():
                 tf.summary.scalar(f"epoch_{key}", value, epoch)
@@ -496,56 +517,53 @@ def train(
         "start": start and Path(start).name,
         "exclude": list(exclude),
     }
-    if path.exists() and note.exists() and settings.items() <= json.loads(note.read_text()).items():
-        return path
     run, worker = run_folder(work, tag, settings), worker_number()
     if worker:
         run, path, note = (each.with_name(f"worker{worker}-{each.name}") for each in (run, path, note))
-    if not resume:
-        shutil.rmtree(run, ignore_errors=True)
-    keras.utils.set_random_seed(seed)
-    names, feature = labels_of(manifest), ZOO[name].feature
-    rows = np.flatnonzero(manifest.split.isin(splits))
-    data = (
-        random_data(feature, seed, classes=len(names))
-        if random
-        else load_data(work, folder, manifest, feature, rows, seed)
-    )
-    steps = epochs * len(data.batches()) // tf.distribute.get_strategy().num_replicas_in_sync
-    body = compile_model(ZOO[name].build(len(names)), steps)
-    if start:
-        warm_start(body, body_of(start), exclude=exclude)
-    if teachers:
-        bodies = [body_of(teacher) for teacher in teachers]
-        data = data._replace(
-            batches=lambda first_epoch=0, plain=data.batches: taught(plain(first_epoch=first_epoch), bodies)
+    with writing(path):
+        if path.exists() and settings.items() <= read_stamp(note).items():
+            return path
+        if not resume:
+            remove(run)
+        keras.utils.set_random_seed(seed)
+        names, feature = labels_of(manifest), ZOO[name].feature
+        rows = np.flatnonzero(manifest.split.isin(splits))
+        data = (
+            random_data(feature, seed, classes=len(names))
+            if random
+            else load_data(work, folder, manifest, feature, rows, seed)
         )
-    state, log = state_of(body, run / "state"), run / "history.csv"
-    done = [row for row in read_table(log) if row["epoch"] < int(state.checkpoint.epoch.numpy())]
-    for each in (run, path.parent):
-        each.mkdir(parents=True, exist_ok=True)
-    log.unlink(missing_ok=True)
-    if done:
-        pd.DataFrame(done).to_csv(log, index=False)
-    board = Path(logdir or work / "logs") / (logrun or run.name)
-    fit = {"keras": fit_keras, "tensorflow": fit_tensorflow}[engine]
-    fit(body, data, epochs, run, state, seed, board, names, patience)
-    history = pd.read_csv(log)
-    if not np.isfinite(history.loss.iloc[-1]):
-        raise FloatingPointError(
-            f"{tag}: the loss became NaN in epoch {len(history)}. Lower the learning rate"
-        )
-    body.load_weights(run / "best.weights.h5")
-    note.unlink(missing_ok=True)
-    with_front_end(body, feature, data.statistics).save(path)
-    log.replace(path.with_suffix(".csv"))
-    about = {
-        "feature": feature,
-        "MACs": macs(body),
-        "seconds": round(history.seconds.sum()),
-    } | circumstances()
-    note.write_text(json.dumps(settings | about, indent=1))
-    shutil.rmtree(run)
+        steps = epochs * len(data.batches()) // tf.distribute.get_strategy().num_replicas_in_sync
+        body = compile_model(ZOO[name].build(len(names)), steps)
+        if start:
+            warm_start(body, body_of(start), exclude=exclude)
+        if teachers:
+            bodies = [body_of(teacher) for teacher in teachers]
+            data = data._replace(
+                batches=lambda first_epoch=0, plain=data.batches: taught(
+                    plain(first_epoch=first_epoch), bodies
+                )
+            )
+        state, log = state_of(body, run / "state"), run / "history.csv"
+        for each in (run, path.parent):
+            each.mkdir(parents=True, exist_ok=True)
+        cut_history(log, int(state.checkpoint.epoch.numpy()))
+        board = Path(logdir or work / "logs") / (logrun or run.name)
+        fit = {"keras": fit_keras, "tensorflow": fit_tensorflow}[engine]
+        fit(body, data, epochs, run, state, seed, board, names, patience)
+        history = pd.read_csv(log)
+        if not np.isfinite(history.loss.iloc[-1]):
+            raise FloatingPointError(
+                f"{tag}: the loss became NaN in epoch {len(history)}. Lower the learning rate"
+            )
+        body.load_weights(run / "best.weights.h5")
+        note.unlink(missing_ok=True)
+        with_front_end(body, feature, data.statistics).save(run / "model.keras")
+        (run / "model.keras").replace(path)
+        write_whole(path.with_suffix(".csv"), log.read_bytes())
+        about = {"feature": feature, "MACs": macs(body), "seconds": round(history.seconds.sum())}
+        write_whole(note, json.dumps(settings | about | circumstances(), indent=1).encode())
+        remove(run)
     return path
 
 # %% ../4_full_training.ipynb #cell-032
@@ -583,8 +601,19 @@ def evaluate(model, work, manifest, split, splits=("train",)):
 # %% ../4_full_training.ipynb #cell-038
 def main(arguments=None):
     """Train from a terminal: manifest and stores are made where they are missing."""
+    task = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    task.add_argument(
+        "--task", default="words", choices=["words", "tagging"], help="tagging: see --task tagging --help"
+    )
+    chosen, rest = task.parse_known_args(arguments)
+    if chosen.task == "tagging":
+        from kws import tagging
+
+        return tagging.main(["train", *rest])
     parser = argparse.ArgumentParser(
-        prog="python -m kws.training", description="Train a model of the zoo on a whole corpus."
+        prog="python -m kws.training",
+        description="Train a model of the zoo on a whole corpus.",
+        parents=[task],
     )
     parser.add_argument(
         "--corpus",
@@ -732,10 +761,11 @@ def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
     words = (1 - new) * parts["unknown"] + new * parts["new"]
     return (1 - silence - unknown) * parts["commands"] + silence * parts["silence"] + unknown * words
 
-# %% ../4_full_training.ipynb #cell-088
+# %% ../4_full_training.ipynb #cell-127
 def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"
-    results = (json.loads(path.read_text()) if path.exists() else {}) | entries
-    write_whole(path, (json.dumps(results, indent=1, default=float) + "\n").encode())
+    with writing(path):
+        results = read_stamp(path) | entries
+        write_whole(path, (json.dumps(results, indent=1, default=float) + "\n").encode())
     return results
