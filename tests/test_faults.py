@@ -228,35 +228,51 @@ def test_a_clock_that_jumps(small_corpus, tmp_path, years, cases):
 
 
 CELLS = """
-import os, re, sys
+import os, sys
 os.environ["MPLBACKEND"] = "Agg"
 import nbformat
-names, said = {"__name__": "__main__"}, "ran through"
-for cell in nbformat.read(sys.argv[1], 4).cells:
-    if cell.cell_type == "code":
-        try:
-            exec(compile(cell.source, "cell", "exec"), names)
-        except BaseException as error:
-            said = f"{type(error).__name__}: {error}"
-            break
-print("SAID", said)
+import kws.submission, kws.training, kws.visualize
+for line in sys.stdin:
+    if not (child := os.fork()):  # so that TensorFlow is loaded once
+        names, said = {"__name__": "__main__"}, "ran through"
+        for cell in nbformat.read(line.strip(), 4).cells:
+            if cell.cell_type == "code":
+                try:
+                    exec(compile(cell.source, "cell", "exec"), names)
+                except BaseException as error:
+                    said = f"{type(error).__name__}: {error}"
+                    break
+        print("SAID", said.replace(chr(10), " "), flush=True)
+        os._exit(0)
+    os.waitpid(child, 0)
 """
 
 
-def run_cells(name, folder):
-    """Run the cells of a notebook in another folder up to the first error; returns what that says."""
-    done = subprocess.run(
-        [sys.executable, "-c", CELLS, next(ROOT.glob(f"{name}_*.ipynb"))],
-        cwd=folder,
+@pytest.fixture
+def run_cells(tmp_path):
+    """Function (number of a notebook) -> what its first error says, of its cells, run one after the other in tmp_path."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", CELLS],
+        cwd=tmp_path,
         env=os.environ | {"PROFILE": "smoke", "CORPUS": "synthetic", "PYTHONPATH": str(ROOT)},
-        capture_output=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
         text=True,
     )
-    return done.stdout.split("SAID ")[-1].strip()
+
+    def run(name):
+        print(next(ROOT.glob(f"{name}_*.ipynb")), file=process.stdin, flush=True)
+        return next(line for line in process.stdout if line.startswith("SAID "))[5:].strip()
+
+    with process:
+        yield run
+        process.stdin.close()
 
 
+@needs_fork
 @pytest.mark.timeout(600)
-def test_notebooks_out_of_order(work, corpus, tmp_path, cases):
+def test_notebooks_out_of_order(work, corpus, tmp_path, run_cells, cases):
     data = tmp_path / "data/synthetic-smoke"
     (tmp_path / "data/raw").mkdir(parents=True)
     (tmp_path / "data/raw/synthetic-smoke").symlink_to(corpus)
@@ -264,7 +280,7 @@ def test_notebooks_out_of_order(work, corpus, tmp_path, cases):
 
     def expect(name, first, file):
         with cases("fault", kind):
-            said = run_cells(name, tmp_path)
+            said = run_cells(name)
             assert said.startswith("CorpusError: ") and first in said and file in said, said
 
     for name in "123456":
