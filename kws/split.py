@@ -911,6 +911,8 @@ def read_csv(path, columns=(), **options):
     """`pandas.read_csv`; CorpusError, which names the file, where it cannot be read, or lacks one of `columns`."""
     try:
         table = pd.read_csv(path, **options)
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path}: there is no such file") from error
     except (OSError, ValueError, OverflowError) as error:
         reason = str(error).splitlines()[0]
         raise CorpusError(
