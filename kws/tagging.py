@@ -515,7 +515,7 @@ def evaluate_tags(run, clips):
         rows.append(remembered(Path(run) / "evaluations.csv", key, functools.partial(evaluated, checkpoint)))
     return pd.DataFrame(rows)
 
-# %% ../4_full_training.ipynb #cell-124
+# %% ../4_full_training.ipynb #cell-125
 def setting(text):
     """A number of Windows from a text such as bands=64, as a pair for a dict."""
     name, _, value = text.partition("=")
@@ -596,7 +596,7 @@ def main(arguments=None):
         sys.exit(str(error))
     print(path)
 
-# %% ../4_full_training.ipynb #cell-125
+# %% ../4_full_training.ipynb #cell-126
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -761,7 +761,7 @@ def expected_accuracy(parts, silence=0.09, unknown=0.53, new=0.5):
     words = (1 - new) * parts["unknown"] + new * parts["new"]
     return (1 - silence - unknown) * parts["commands"] + silence * parts["silence"] + unknown * words
 
-# %% ../4_full_training.ipynb #cell-128
+# %% ../4_full_training.ipynb #cell-129
 def record(work, **entries):
     """Add entries to `work`/results.json and return all of it."""
     path = Path(work) / "results.json"

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TRUSTED = (
     "arxiv.org",
     "github.com",
+    "hypothesis.readthedocs.io",
     "storage.googleapis.com",
     "www.apache.org",
     "www.blosc.org",
