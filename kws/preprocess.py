@@ -940,7 +940,11 @@ def connect(address):
             "dask is missing, and runs without a cluster do not need it: pip install -r req-scale.txt"
         ) from error
     try:
-        return Client(n_workers=2, threads_per_worker=1) if address == "local" else Client(address)
+        return (
+            Client(n_workers=2, threads_per_worker=1, silence_logs="ERROR")
+            if address == "local"
+            else Client(address)
+        )
     except (OSError, ValueError) as error:
         raise CorpusError(
             f"CLUSTER={address}: no scheduler answers ({error}). Start one: dask scheduler"
