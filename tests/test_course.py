@@ -176,7 +176,7 @@ def test_every_number_of_the_readme_has_a_source():
     free = text[:begin] + text[end:]
     names = r"`[^`]*`|\]\([^)]*\)|v0\.0[12]|notebooks? \d(?: and \d)?|\[\d_\w+|arXiv:[\d.]+|Python 3\.10 to 3\.13|SHA-256|N=4"
     names += r"|16 kHz, 16-bit|TensorFlow 1\.4|int8|Apache-2\.0|CC BY 4\.0|float32 \[1,"
-    names += r"|DCASE 2019 task 2|Tagging 2019|MobileNet v1|(?m:^    (?:python|    )[^#\n]*)"
+    names += r"|DCASE 2019 task 2|Tagging 2019|MobileNet v1|23 million clips|section \d|(?m:^    (?:python|    )[^#\n]*)"
     numbers = set(re.findall(r"\d[\d,.]*\d|\d", re.sub(names, "", free)))
     frames, bins = FEATURE_SHAPE
     known = {str(frames), str(bins), str(len(split.SPOKEN_WORDS))}

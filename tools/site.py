@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 TEXTS = {
     "README.md": "index",
     "TEACHING.md": "TEACHING",
+    "TESTING.md": "TESTING",
     "CONTRIBUTING.md": "CONTRIBUTING",
     "data/README.md": "data/index",
 }
@@ -55,17 +56,29 @@ def text_page(path):
     return FRAME.format(title=re.search(r"^# (.+)", text, re.M)[1], body=markdown2html(text))
 
 
+def files_linked(path):
+    """Files of the course that a text links to, other than pages and pictures; relative to ROOT."""
+    files = {(path.parent / link).resolve() for link in re.findall(r"\]\(([^):#]+)\)", path.read_text())}
+    return {
+        file.relative_to(ROOT)
+        for file in files
+        if file.is_file() and file.suffix not in (".md", ".ipynb", ".png")
+    }
+
+
 def main(folder=ROOT / "_site", notebooks=ROOT):
     """Write the site into a folder, with the executed notebooks of another one."""
     folder = Path(folder)
     shutil.copytree(ROOT / "imgs", folder / "imgs", dirs_exist_ok=True)
-    shutil.copy(ROOT / "LICENSE", folder)
     (folder / "data").mkdir(exist_ok=True)
     (folder / "plotly.min.js").write_text(get_plotlyjs())
     pages = {path.stem: notebook_page(path) for path in sorted(Path(notebooks).glob("[0-6]_*.ipynb"))}
     pages |= {name: text_page(ROOT / text) for text, name in TEXTS.items()}
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(linked(html))
+    for file in {file for text in TEXTS for file in files_linked(ROOT / text)}:
+        (folder / file).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / file, folder / file)
     print(folder / "index.html")
 
 
