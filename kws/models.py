@@ -436,7 +436,6 @@ ZOO = {
         "log_mel", lambda classes=12: tc_resnet((54, 54, 72, 72, 108, 108), 36, classes)
     ),
     "matchboxnet": Entry("log_mel", matchboxnet),
-    "matchboxnet_small": Entry("log_mel", lambda classes=12: matchboxnet(classes, width=52)),
     "bc_resnet1": Entry("log_mel", lambda classes=12: bc_resnet(1, classes)),
     "bc_resnet2": Entry("log_mel", lambda classes=12: bc_resnet(2, classes)),
     "bc_resnet3": Entry("log_mel", lambda classes=12: bc_resnet(3, classes)),

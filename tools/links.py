@@ -12,8 +12,10 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TRUSTED = (
     "arxiv.org",
+    "distributed.dask.org",
     "github.com",
     "hypothesis.readthedocs.io",
+    "mlcommons.org",
     "storage.googleapis.com",
     "www.apache.org",
     "www.blosc.org",
