@@ -188,9 +188,10 @@ def main(step, how, times, seed, work, corpus, folder):
     begin = time.perf_counter()
     assert ends(fork(step, folder / "alone", work, corpus)) == 0
     seconds, expected = time.perf_counter() - begin, apart(result, step, folder / "alone")
-    done = 0
+    done = tried = 0
     while done < times:
-        target = folder / f"disturbed{done}"
+        target, tried = folder / f"disturbed{tried}", tried + 1
+        assert tried <= 20 * times, "too quick to be killed"
         if how == "twice":
             children = [fork(step, target, work, corpus) for _ in range(2)]
             assert [ends(child) for child in children] == [0, 0]
