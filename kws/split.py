@@ -9,10 +9,10 @@ __all__ = ['SAMPLE_RATE', 'CLIP_SAMPLES', 'COMMANDS', 'LABELS', 'ACCENTS', 'VARI
            'which_split', 'Voice', 'make_voices', 'coloured_noise', 'utter', 'write_wav', 'make_noises',
            'synthetic_jobs', 'write_silent_tests', 'speak', 'make_synthetic', 'Archive', 'fetch_rest',
            'resume_download', 'place_of', 'unpack', 'check_space', 'fetch_archive', 'download', 'fetch_kaggle',
-           'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'speaker_of', 'scan_corpus', 'read_clip',
-           'read_lists', 'read_text', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen', 'noise_stretches',
-           'silence_clips', 'draw_sample', 'read_csv', 'read_manifest', 'labels_of', 'manifest_hash', 'make_manifest',
-           'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
+           'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'same_sound', 'speaker_of', 'scan_corpus',
+           'read_clip', 'read_lists', 'read_text', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen',
+           'noise_stretches', 'silence_clips', 'draw_sample', 'read_csv', 'read_manifest', 'labels_of', 'manifest_hash',
+           'make_manifest', 'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
 
 # %% ../0_split.ipynb #cell-002
 import contextlib
@@ -691,7 +691,17 @@ def check_wav(path):
         fault = f"truncated: {there:,} of {frames:,} samples"
     if (channels, width, rate) != (1, 2, SAMPLE_RATE):
         fault = f"{channels} channel(s), {8 * width} bits, {rate:,} Hz: wanted 1, 16 bits, 16,000 Hz"
+    if not fault and not same_sound(path, pcm):
+        fault = "a wav file that two readers understand differently"
     return fault, there, digest
+
+
+def same_sound(path, pcm):
+    """Whether soundfile, which reads the clips later, finds the same bytes of sound."""
+    try:
+        return soundfile.read(path, dtype="int16")[0].tobytes() == pcm
+    except (soundfile.SoundFileError, RuntimeError, TypeError):
+        return False
 
 
 def speaker_of(path):

@@ -51,7 +51,9 @@ def test_badges(tmp_path):
     badges.main("someone/course", tmp_path)
     assert once == {path: path.read_text() for path in tmp_path.iterdir()}
     first, second, *_ = nbformat.read(tmp_path / "0_split.ipynb", 4).cells
-    assert first.source.startswith("# 0") and "git clone" in second.source and "colab" in second.metadata.tags
+    assert (
+        first.source.startswith("# 0") and "google.colab" in second.source and "colab" in second.metadata.tags
+    )
     with pytest.raises(SystemExit, match="OWNER/NAME"):
         badges.main("https://github.com/someone/course; rm", tmp_path)
 

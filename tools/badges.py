@@ -13,12 +13,15 @@ import nbformat
 ROOT = Path(__file__).resolve().parent.parent
 BEGIN, END = "<!-- badges -->", "<!-- end of badges -->"
 SET_UP = """# in Colab: fetch the course and what it needs; elsewhere this does nothing
+import os
+import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    !git clone -q --depth 1 https://github.com/{repository} course
-    %cd -q course
-    %pip install -q -r req.txt"""
+    address = "https://github.com/{repository}"
+    subprocess.run(["git", "clone", "-q", "--depth", "1", address, "course"], check=True)
+    os.chdir("course")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", "req.txt"], check=True)"""
 
 
 def badges(repository, notebooks):
