@@ -13,8 +13,8 @@ __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', '
            'with_copies', 'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers',
            'shuffled_batches', 'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'Shards',
            'shard_path', 'checksum', 'open_shard', 'open_array', 'store_record', 'library_versions', 'store_fault',
-           'store_path', 'open_store', 'sums_of', 'statistics_of', 'training_statistics', 'write_shard', 'run_each',
-           'remove', 'write_shards', 'complete', 'write_store', 'connect']
+           'store_path', 'open_store', 'sums_of', 'statistics_of', 'write_shard', 'run_each', 'remove', 'write_shards',
+           'complete', 'write_store', 'connect']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
 import errno
@@ -811,15 +811,6 @@ def statistics_of(sums):
     mean = total / count
     deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
     return {"mean": mean.tolist(), "deviation": deviation.tolist()}
-
-
-def training_statistics(blocks, manifest):
-    """Mean and deviation of each bin over the training rows, from arrays that follow each other: two lists of numbers."""
-    train, at, sums = (manifest.split == "train").to_numpy(), 0, []
-    for rows in blocks:
-        sums.append(sums_of(rows, train[at : at + len(rows)]))
-        at += len(rows)
-    return statistics_of(sums)
 
 # %% ../2_preprocess_augment.ipynb #cell-131
 def write_shard(folder, feature, part):

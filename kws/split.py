@@ -290,10 +290,9 @@ def write_wav(path, clip, sample_rate=SAMPLE_RATE):
     """Write float PCM [n] in [-1, 1] as 16-bit mono wav, 16 kHz as a rule, under a temporary name until it is whole."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished, content = path.with_suffix(".part"), io.BytesIO()
+    content = io.BytesIO()  # soundfile itself would not say that the disk is full
     soundfile.write(content, clip, sample_rate, subtype="PCM_16", format="WAV")
-    unfinished.write_bytes(content.getbuffer())  # soundfile would not say that the disk is full
-    unfinished.replace(path)
+    write_whole(path, content.getbuffer())
 
 # %% ../0_split.ipynb #cell-037
 def make_noises(folder, seconds=60, seed=0):
@@ -1013,8 +1012,7 @@ def scan_and_split(folder, work, profile, seed, words, held_out):
     manifest = manifest[["path", "word", "label", "speaker", "split", "sample", "start", "gain"]]
     pd.concat([skipped, copies]).to_csv(work / "skipped.csv", index=False)
     (work / "labels.txt").write_text("\n".join(label_list(words)) + "\n", encoding="utf-8")
-    manifest.to_csv(work / "manifest.part", index=False)
-    (work / "manifest.part").replace(work / "manifest.csv")
+    write_whole(work / "manifest.csv", manifest.to_csv(index=False).encode())
     write_whole(stamp, json.dumps(notes | {"state": state}).encode())
     return read_manifest(work)
 

@@ -56,9 +56,10 @@ from kws.preprocess import (
     read_noise,
     remove,
     standard_augmentations,
+    statistics_of,
     store_path,
+    sums_of,
     training_batches,
-    training_statistics,
     write_store,
 )
 from kws.split import (
@@ -186,7 +187,7 @@ def random_data(feature, seed=0, clips=300, classes=12):
     rng = np.random.default_rng(seed)
     pcm = rng.integers(-32_768, 32_767, (clips, CLIP_SAMPLES), "int16")
     features = pcm if feature == "pcm" else FEATURES[feature].compute(pcm / np.float32(32_768)).numpy()
-    statistics = training_statistics([features], pd.DataFrame({"split": ["train"] * clips}))
+    statistics = statistics_of([sums_of(features, np.full(clips, True))])
     labels = rng.integers(0, classes, clips)
     front_end = FrontEnd(feature, **statistics)
     batches = functools.partial(
