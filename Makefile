@@ -16,7 +16,7 @@ help:
 	@echo "make test        the tests"
 	@echo "make slow        the tests that take long or need a network"
 	@echo "make audit       known holes in the versions that CI installs"
-	@echo "make bench       speed of features and store"
+	@echo "make bench       speed of features and store; makes 65,000 clips for it, 2.2 GB for some minutes"
 	@echo "make links       whether all links lead somewhere"
 	@echo "make html        the executed notebooks as web pages in _site/"
 	@echo "make exercises   the notebooks without solutions, in exercises/"

@@ -100,20 +100,23 @@ def clip_predictor(path):
 def read_batches(paths, batch_size=256):
     """Dataset of (PCM [batch, 16,000], readable [batch]) of wav files, read in parallel, in order."""
 
-    def read(path):
-        try:
-            return read_clip(path.decode()), True
-        except CorpusError:
-            return np.zeros(CLIP_SAMPLES, "float32"), False
+    def read(paths):
+        clips, readable = np.zeros((len(paths), CLIP_SAMPLES), "float32"), np.full(len(paths), True)
+        for i, path in enumerate(paths):
+            try:
+                clips[i] = read_clip(path.decode())
+            except CorpusError:
+                readable[i] = False
+        return clips, readable
 
-    def load(path):
-        clip, readable = tf.numpy_function(read, [path], (tf.float32, tf.bool))
-        return tf.ensure_shape(clip, [CLIP_SAMPLES]), tf.ensure_shape(readable, [])
+    def load(paths):
+        clips, readable = tf.numpy_function(read, [paths], (tf.float32, tf.bool))
+        return tf.ensure_shape(clips, [None, CLIP_SAMPLES]), tf.ensure_shape(readable, [None])
 
     return (
         tf.data.Dataset.from_tensor_slices([str(p) for p in paths])
-        .map(load, num_parallel_calls=2)
         .batch(batch_size)
+        .map(load, num_parallel_calls=2)
         .prefetch(2)
     )
 

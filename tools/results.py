@@ -1,7 +1,7 @@
 """Put the committed results into README.md, between its markers: python tools/results.py
 
 The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, experiments.csv, features.csv,
-store.csv, seconds.json and published.csv.
+store.csv, submission.csv, seconds.json and published.csv.
 """
 
 import json
@@ -218,6 +218,20 @@ def speed_text(folder):
         f"From wav files to a log-mel store: {older:.0f} times as fast as librosa's defaults clip by clip, {same:.0f} times "
         f"as fast as librosa with the same numbers (ratios of one run, {features.n[0]:,} synthetic clips). {made.clips:,} "
         f"clips take {made.seconds:.0f} s and {made['peak MB']:.0f} MB of memory ({made.hardware}, {made.date})."
+        f"\n\n{submission_text(folder / CORPUS)}"
+    )
+
+
+def submission_text(folder):
+    """Markdown of what predicting as many clips as the contest's takes."""
+    runs = pd.read_csv(folder / "submission.csv")
+    most = runs.loc[runs.clips.idxmax()]
+    ratio = runs.groupby("how")["times as fast as it"].first()
+    return (
+        f"From {most.clips:,} wav files, as many as the contest's, to a checked submission with `{Path(most.model).stem}`: "
+        f"{most.seconds:.0f} s, {most['peak MB']:,.0f} MB of memory; {ratio['predict']:.0f} times as fast as a loop of "
+        f"Keras's `predict` clip by clip, {ratio['predict_on_batch']:.1f} times as fast as one of `predict_on_batch` "
+        f"({most.hardware}, {most.date})."
     )
 
 
