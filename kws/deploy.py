@@ -275,9 +275,9 @@ from .pi import new_interpreter
 
 # %% ../5_freeze_and_pi.ipynb #cell-039
 def tensor_ranges(flatbuffer, clips):
-    """Largest absolute value and median absolute value of each float tensor that a LiteRT model computes, over clips.
+    """Largest absolute value and median absolute value of each float tensor of a LiteRT model, weights too, over clips.
 
-    DataFrame, in the order of computation; `front end` says where the tensor belongs.
+    DataFrame, in the order of the file; `front end` says where the tensor belongs.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this takes memory
@@ -333,7 +333,7 @@ def long_recording(clips, noise, every_ms=4_000, volume=0.1, seed=0):
         middles.append(start / 16 + 500)
     return np.clip(sound, -1, 1), middles
 
-# %% ../5_freeze_and_pi.ipynb #cell-069
+# %% ../5_freeze_and_pi.ipynb #cell-070
 def write_kit(work, model="model_int8.tflite"):
     """Write the folder `work`/kit for a Pi: model.tflite, labels.txt, pi.py, requirements.txt. Returns its path."""
     kit = Path(work) / "kit"

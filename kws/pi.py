@@ -90,7 +90,7 @@ def windows(chunks):
         heard += len(chunk)
         yield heard / 16, second
 
-# %% ../5_freeze_and_pi.ipynb #cell-064
+# %% ../5_freeze_and_pi.ipynb #cell-065
 def read_wav(path):
     """First second of a 16 kHz 16-bit mono wav as float32 [16,000]. ValueError where it is something else."""
     try:
@@ -160,7 +160,7 @@ def peak_memory():
     lines = status.read_text().splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
 
-# %% ../5_freeze_and_pi.ipynb #cell-065
+# %% ../5_freeze_and_pi.ipynb #cell-066
 def main(arguments=None):
     """Commands bench, label, listen and submit."""
     parser = argparse.ArgumentParser(prog="pi.py", description="Run a speech-commands model with LiteRT.")
@@ -210,7 +210,7 @@ def main(arguments=None):
     else:
         submit(predict, names, args.folder, args.target)
 
-# %% ../5_freeze_and_pi.ipynb #cell-066
+# %% ../5_freeze_and_pi.ipynb #cell-067
 # a notebook has no __file__: there the command must not start by itself
 if __name__ == "__main__" and "__file__" in globals():
     main()

@@ -203,11 +203,15 @@ def read_tags(path, folder, classes, windows=BASELINE):
         if not clip.exists():
             raise CorpusError(f"{where} is not in {folder}. Delete the line, or name another folder")
         try:
-            counts.append(windows.count(soundfile.info(clip).frames))
+            info = soundfile.info(clip)
         except soundfile.SoundFileError as error:
             raise CorpusError(
                 f"{where} cannot be read ({error}). Delete the line, or get the file again"
             ) from error
+        if (info.samplerate, info.channels) != (windows.sample_rate, 1):
+            found = f"{info.samplerate:,} Hz, {info.channels} channel(s)"
+            raise CorpusError(f"{where} has {found}; wanted {windows.sample_rate:,} Hz, 1 channel")
+        counts.append(windows.count(info.frames))
         lines[name] = line
     if not counts:
         raise CorpusError(f"{path}: no clips")
@@ -567,11 +571,10 @@ def main(arguments=None):
         if args.command == "evaluate":
             settings = settings_of(checkpoints_of(args.run)[0])
             clips = read_tags(args.csv, args.clips, settings["classes"], settings["windows"])
-            print(
-                evaluate_tags(args.run, clips)[["checkpoint", "clips", "lwlrap"]]
-                .round(4)
-                .to_string(index=False)
-            )
+            table = evaluate_tags(args.run, clips)
+            print(table[["checkpoint", "clips", "lwlrap"]].round(4).to_string(index=False))
+            of_last = table.filter(like="Lwlrap(").iloc[-1].sort_values(ascending=False)
+            print(f"\n{of_last.round(4).to_string()}")
             return
         windows = Windows(**dict(args.features))
         classes = class_list(args.classes or args.train_csv)

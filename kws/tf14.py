@@ -60,7 +60,8 @@ class Graph:
         options = ctypes.c_void_p(self.tf.TF_NewImportGraphDefOptions())
         self.tf.TF_GraphImportGraphDef(graph, buffer, options, self.status)
         self.check()
-        options, one_thread = ctypes.c_void_p(self.tf.TF_NewSessionOptions()), b"\x10\x01\x28\x01"
+        options = ctypes.c_void_p(self.tf.TF_NewSessionOptions())
+        one_thread = b"\x10\x01\x28\x01"  # a ConfigProto: one thread within operations, one between them
         self.tf.TF_SetConfig(options, one_thread, ctypes.c_size_t(len(one_thread)), self.status)
         self.session = ctypes.c_void_p(self.tf.TF_NewSession(graph, options, self.status))
         self.check()

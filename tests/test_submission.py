@@ -75,6 +75,8 @@ def test_bad_clips_get_silence_and_are_listed(corpus, model, tmp_path):
         )
         assert unreadable == [str(tmp_path / "bad.wav"), str(tmp_path / "gone.wav")]
         assert probabilities[5:].argmax(1).tolist() == [label] * 2
+    shutil.copy(good[0], tmp_path / "bad.wav")  # mended: what was predicted of it no longer holds
+    assert predict_clips(model.predict_on_batch, paths, tmp_path / "p.npy")[1] == [str(tmp_path / "gone.wav")]
 
 
 def test_interrupted_prediction_goes_on(corpus, model, tmp_path):
@@ -210,6 +212,9 @@ def test_leaderboard(corpus, tmp_path):
     assert list(board.index) == ["anna", "ben"] and board.private["anna"] == 1 > board.private["ben"]
     done = terminal("leaderboard", corpus / "solution.csv", *files)
     assert done.returncode == 0 and done.stdout.index("anna") < done.stdout.index("ben")
+    assert "private" in done.stdout
+    done = terminal("leaderboard", corpus / "solution.csv", *files, "--public")
+    assert done.returncode == 0 and "public" in done.stdout and "private" not in done.stdout
 
 
 def kaggle(folder, text):

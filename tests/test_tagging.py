@@ -224,6 +224,15 @@ def test_bad_tables(tags, classes, tmp_path, lines, said):
         read_tags(tmp_path / "bad.csv", tags / "test", classes)
 
 
+def test_clips_of_another_rate_are_told_before_training(tags, classes, tmp_path):
+    write_wav(tmp_path / "slow.wav", np.zeros(16_000), 16_000)
+    (tmp_path / "tags.csv").write_text("fname,labels\nslow.wav,bell\n")
+    with pytest.raises(
+        CorpusError, match=r"line 2: slow.wav has 16,000 Hz, 1 channel\(s\); wanted 44,100 Hz"
+    ):
+        read_tags(tmp_path / "tags.csv", tmp_path, classes)
+
+
 def test_tables_that_are_none(tags, classes, tmp_path):
     with pytest.raises(CorpusError, match="nowhere.csv: there is no such file"):
         read_tags(tmp_path / "nowhere.csv", tags / "test", classes)
@@ -418,6 +427,9 @@ def test_predictions_in_the_samples_order(run, tags, clips, classes, tmp_path):
         assert np.allclose(table.loc[name, classes].astype(float), expected, atol=1e-4), name
     sample.drop(columns="bell").rename_axis("fname").to_csv(tmp_path / "sample.csv")
     with pytest.raises(CorpusError, match="its classes are not those of .*: bell"):
+        write_tags(checkpoint, folder, tmp_path / "sample.csv", target)
+    sample.rename({"long.wav": "../long.wav"}).rename_axis("fname").to_csv(tmp_path / "sample.csv")
+    with pytest.raises(CorpusError, match="'../long.wav' is not the name of a file"):
         write_tags(checkpoint, folder, tmp_path / "sample.csv", target)
 
 

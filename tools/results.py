@@ -49,7 +49,7 @@ def results_text(folder):
     described = (
         f"`{training['model']}`, {training['parameters']:,} parameters, {training['MACs'] / 1e6:.1f} M multiplications, "
         f"trained for {training['epochs']} epochs in {training['seconds'] / 60:.0f} minutes on {training['train_clips']:,} "
-        "clips of real speech and seconds of noise (a selection of Speech Commands v0.01 and v0.02; the speakers of its "
+        "clips, of real speech and of noise, a second each (a selection of Speech Commands v0.01 and v0.02; the speakers of its "
         "lists are in no training clip). "
     )
     columns = [f"`{training['model']}`"]
@@ -64,8 +64,8 @@ def results_text(folder):
     text = [
         described + f"Seed {training['seed']}, {training['hardware']}, TensorFlow {training['tensorflow']}, "
         f"{training['date']}. "
-        "Models and epochs were chosen on validation_list.txt, so that its row is a little too good; testing_list.txt was "
-        "only reported. Chance is to always say the most frequent label.",
+        "Models and epochs were chosen on validation_list.txt, so that its row is a little too good; testing_list.txt, which is "
+        "harder for others' graphs, too (below), was only reported. Chance is to always say the most frequent label.",
         table(
             ["clips", "n", *(f"{c}: accuracy in % (95 % interval)" for c in columns), "chance in %"], accuracy
         ),
@@ -128,7 +128,7 @@ def results_text(folder):
                 [
                     "by the known time of",
                     "known, ms",
-                    "ours, estimated ms (5th to 95th percentile of our runs)",
+                    "ours, estimated ms (our 5th percentile by its 95th, and the other way round)",
                 ],
                 [
                     [name, e["on_pi"], f"{e['ours_on_pi']:.1f} ({e['low']:.1f} to {e['high']:.1f})"]
@@ -150,8 +150,9 @@ def results_text(folder):
             for s in heard
         ]
         text += [
-            "Listening to long recordings: clips at random times, one each four seconds, over noise that training has not heard. "
-            "The threshold was chosen on the validation clips, for at most ten false alarms per hour; other words than the "
+            "Listening to long recordings: clips at random times, one each four seconds, over noise from other parts of the "
+            "recordings than training has heard, and, in the test, also of a tap that it has not heard at all. The threshold "
+            "was chosen on the validation clips, for at most ten false alarms per hour; other words than the "
             "commands are about a quarter of the clips:",
             table(
                 ["clips", "volume of the noise", "minutes", "threshold", "commands", "found and right in %",
