@@ -191,7 +191,7 @@ def for_tf14(graph):
 
 def write_frozen(model, path, limit=5_000_000):
     """Write the contest's graph of a Keras model to a file; returns its bytes. CorpusError where it is as large as the limit."""
-    content = for_tf14(contest_graph(model)).SerializeToString()
+    content = for_tf14(contest_graph(model)).SerializeToString(deterministic=True)
     if len(content) >= limit:
         raise CorpusError(
             f"{path}: {len(content):,} bytes, the contest wants fewer than {limit:,}. Choose a smaller model"

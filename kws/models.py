@@ -263,6 +263,9 @@ def mobilenet(classes=12):
     network = keras.applications.MobileNet(
         (*FEATURE_SHAPE, 1), weights=None, classes=classes, classifier_activation=None, dropout=0.2
     )
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.95  # as in the other models: averages that keep up with a short training
     return keras.Model(mel, network(layers.Reshape((*FEATURE_SHAPE, 1))(mel)), name="mobilenet")
 
 
@@ -576,7 +579,7 @@ def mean_of_seeds(rows, by):
     )
     return table
 
-# %% ../3_sample_experiments.ipynb #cell-091
+# %% ../3_sample_experiments.ipynb #cell-090
 def rows_of(path, here, **values):
     """Rows of a csv file of measurements that have these values, and a line that says how they were measured: `here` or not.
 
@@ -594,7 +597,7 @@ def rows_of(path, here, **values):
     )
     return rows
 
-# %% ../3_sample_experiments.ipynb #cell-097
+# %% ../3_sample_experiments.ipynb #cell-096
 def dots(table, title):
     """Accuracy of the rows of `mean_of_seeds` as dots with intervals; the column variant names them."""
     fig, ax = plt.subplots(figsize=(8, 0.33 * len(table) + 1), constrained_layout=True)

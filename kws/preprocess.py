@@ -358,11 +358,8 @@ def shift(pcm, seed, most=1_600, circular=False):
 
     [n, 16,000] -> [n, 16,000]
     """
-    pieces, steps, count = (
-        tf.reshape(pcm, [-1, CLIP_SAMPLES // STEP, STEP]),
-        most // STEP,
-        CLIP_SAMPLES // STEP,
-    )
+    steps, count = most // STEP, CLIP_SAMPLES // STEP
+    pieces = tf.reshape(pcm, [-1, count, STEP])
     start = tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, 0, 2 * steps + 1, tf.int32)
     place = start + tf.range(count)
     if circular:
@@ -550,7 +547,8 @@ def shuffled_batches(store, labels, rows, batch_size=100, seed=0, pool=40, first
     pool : batches that are in memory at a time; where all rows fit into one pool they are read once and kept
     first_epoch : epochs to leave out, for a training that goes on
     """
-    labels, one = np.asarray(labels, "int64"), rows(np.random.default_rng(seed)) if callable(rows) else rows
+    labels = np.asarray(labels, "int64")
+    one = rows(np.random.default_rng(seed)) if callable(rows) else rows
     count, size = -(-len(one) // batch_size), pool * batch_size
     if len(one) <= size and not callable(rows):
         store, labels, rows = read_rows(store, one), labels[one], np.arange(len(one))

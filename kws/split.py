@@ -94,7 +94,8 @@ def writing(target):
     Another run that writes the same is waited for. Raises CorpusError where the disk is full or cannot be written to.
     """
     target = Path(target)
-    user, place = getattr(os, "getuid", int)(), hashlib.sha1(str(target.resolve()).encode()).hexdigest()[:16]
+    user = getattr(os, "getuid", int)()  # Windows has none: 0
+    place = hashlib.sha1(str(target.resolve()).encode()).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"kws-{user}-{place}.lock", is_singleton=True)
     try:
         lock.acquire(timeout=0)
@@ -681,10 +682,8 @@ def check_wav(path):
             pcm = wav.readframes(frames)
     except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as error:
         return f"not a PCM wav file ({str(error) or 'empty'})", 0, ""
-    there, digest = (
-        len(pcm) // (channels * width),
-        hashlib.blake2b(pcm.strip(b"\0"), digest_size=8).hexdigest(),
-    )
+    there = len(pcm) // (channels * width)
+    digest = hashlib.blake2b(pcm.strip(b"\0"), digest_size=8).hexdigest()
     fault = "" if frames else "holds no samples"
     if there < frames:
         fault = f"truncated: {there:,} of {frames:,} samples"

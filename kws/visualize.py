@@ -25,7 +25,7 @@ from .split import SAMPLE_RATE, manifest_hash, read_clip, writing
 
 # %% ../1_visualize.ipynb #cell-012
 def log_spectrogram(pcm, window=320, hop=160):
-    """Spectrogram in dB relative to full scale.
+    """Spectrogram in dB; 0 dB is a constant of 1, so a sine at full scale has -6 dB.
 
     Parameters
     ----------
