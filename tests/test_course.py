@@ -186,7 +186,7 @@ def test_every_number_of_the_readme_has_a_source():
     known |= {f"{split.SYNTHETIC_SIZES[profile][0]:,}" for profile in ("sample", "full")}
     assert numbers and numbers <= known, numbers - known
     best = json.loads((ROOT / "benchmarks/results/speech_commands_16k/results.json").read_text())["deployed"]
-    whole_sentence = "of less than half a megabyte that labels a\nclip in less than a millisecond"
+    whole_sentence = "takes less than half a megabyte and labels a\nclip in less than a millisecond"
     assert whole_sentence in free
     assert best["model_int8.tflite"]["bytes"] < 500_000 and best["model_int8.tflite"]["ms"] < 1
 
