@@ -3,7 +3,8 @@ PYTHON ?= python3
 CORPUS ?= synthetic
 PROFILE ?= sample
 SEED ?= 0
-export CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER
+# the others make passes on by itself, if they are set; an export would set them to nothing
+export CORPUS PROFILE SEED
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 

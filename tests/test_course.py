@@ -125,6 +125,22 @@ def test_own_words_end_to_end(course, tmp_path):
     assert (submission.label != "silence").any()
 
 
+@pytest.mark.skipif(not shutil.which("make"), reason="needs make")
+def test_make_passes_on_only_what_was_set():
+    passed_on = ("WORDS", "HELD_OUT", "MODEL", "EXPERIMENTS", "PEERS", "CLUSTER")
+    environment = {name: value for name, value in os.environ.items() if name not in passed_on}
+    command = ["make", "-s", "--eval", "shown:\n\t@env", "shown", "WORDS=on off", "HELD_OUT="]
+    shown = subprocess.run(
+        command, cwd=ROOT, env=environment | {"MODEL": "gru"}, capture_output=True, text=True
+    )
+    assert shown.returncode == 0, shown.stderr
+    found = dict(line.split("=", 1) for line in shown.stdout.splitlines() if "=" in line)
+    assert {name: found[name] for name in passed_on if name in found} == {
+        "WORDS": "on off", "HELD_OUT": "", "MODEL": "gru",
+    }  # fmt: skip
+    assert found["CORPUS"] == os.environ.get("CORPUS", "synthetic")
+
+
 def test_a_bad_corpus_gets_one_clear_message(course, tmp_path):
     done = run_course(course, CORPUS="data/raw/nowhere")
     assert (
