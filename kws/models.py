@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['FEATURE_SHAPE', 'ZOO', 'NOT_FREEZABLE', 'FREEZABLE', 'score', 'compile_model', 'linear', 'mlp', 'dnn', 'norm_relu',
            'cnn_1d', 'cnn_2d', 'cnn_1d_pcm', 'recurrent', 'conv', 'low_latency_conv', 'light_cnn', 'inception_1d',
-           'wavception', 'separable', 'winner', 'Fold', 'mobilenet', 'ds_cnn', 'tc_resnet', 'matchboxnet',
-           'SubSpectralNorm', 'broadcast_block', 'bc_resnet', 'ClassToken', 'kwt', 'Entry', 'macs', 'label_numbers',
-           'stored_features', 'with_front_end', 'load_model', 'one_thread', 'milliseconds', 'circumstances',
-           'read_table', 'remembered', 'mean_of_seeds', 'rows_of', 'dots']
+           'wavception', 'separable', 'winner', 'Fold', 'average_over_few_steps', 'mobilenet', 'ds_cnn', 'tc_resnet',
+           'matchboxnet', 'SubSpectralNorm', 'broadcast_block', 'bc_resnet', 'ClassToken', 'kwt', 'Entry', 'macs',
+           'label_numbers', 'stored_features', 'with_front_end', 'load_model', 'one_thread', 'milliseconds',
+           'circumstances', 'read_table', 'remembered', 'mean_of_seeds', 'rows_of', 'dots']
 
 # %% ../3_sample_experiments.ipynb #cell-002
 import os
@@ -257,15 +257,20 @@ class Fold(layers.Layer):
         return super().get_config() | {"labels": self.labels}
 
 # %% ../3_sample_experiments.ipynb #cell-036
+def average_over_few_steps(network):
+    """Give the batch normalisations of a network of Keras's the momentum of the other models, for a short training."""
+    for layer in network.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.95
+
+
 def mobilenet(classes=12):
     """MobileNet v1 (arXiv:1704.04861) on the log-mel spectrogram as a picture of one channel, untrained."""
     mel = keras.Input(FEATURE_SHAPE)
     network = keras.applications.MobileNet(
         (*FEATURE_SHAPE, 1), weights=None, classes=classes, classifier_activation=None, dropout=0.2
     )
-    for layer in network.layers:
-        if isinstance(layer, layers.BatchNormalization):
-            layer.momentum = 0.95  # as in the other models: averages that keep up with a short training
+    average_over_few_steps(network)
     return keras.Model(mel, network(layers.Reshape((*FEATURE_SHAPE, 1))(mel)), name="mobilenet")
 
 

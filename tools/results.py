@@ -219,7 +219,6 @@ def speed_text(folder):
         f"From wav files to a log-mel store: {older:.0f} times as fast as librosa's defaults clip by clip, {same:.0f} times "
         f"as fast as librosa with the same numbers (ratios of one run, {features.n[0]:,} synthetic clips). {made.clips:,} "
         f"clips take {made.seconds:.0f} s and {made['peak MB']:.0f} MB of memory ({made.hardware}, {made.date})."
-        f"\n\n{submission_text(folder / CORPUS)}"
     )
 
 
@@ -273,7 +272,12 @@ def with_results(readme, folder):
     begin, end = MARKERS
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
     parts = [results_text(folder / CORPUS), field_text(folder / CORPUS)]
-    parts += [published_text(folder), speed_text(folder), times_text(folder)]
+    parts += [
+        published_text(folder),
+        speed_text(folder),
+        submission_text(folder / CORPUS),
+        times_text(folder),
+    ]
     text = "\n\n".join(parts)
     return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", readme)
 
