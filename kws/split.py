@@ -12,7 +12,8 @@ __all__ = ['SAMPLE_RATE', 'CLIP_SAMPLES', 'COMMANDS', 'LABELS', 'ACCENTS', 'VARI
            'unpack_kaggle', 'audio_folder', 'get_corpus', 'check_wav', 'same_sound', 'speaker_of', 'scan_corpus',
            'read_clip', 'read_lists', 'read_text', 'split_clips', 'drop_copies', 'hold_out', 'is_unseen',
            'noise_stretches', 'silence_clips', 'draw_sample', 'read_csv', 'read_manifest', 'labels_of', 'manifest_hash',
-           'make_manifest', 'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill', 'link_file']
+           'state_of_file', 'make_manifest', 'scan_and_split', 'read_stamp', 'save_figure', 'lay_out', 'fill',
+           'link_file']
 
 # %% ../0_split.ipynb #cell-002
 import contextlib
@@ -968,6 +969,15 @@ def manifest_hash(manifest):
     return hashlib.sha1(text.encode()).hexdigest()[:12]
 
 # %% ../0_split.ipynb #cell-093
+def state_of_file(path):
+    """Path, size, and times of change of a file as text: the path alone where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return str(path)
+    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
 def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_out=HELD_OUT):
     """Label, split and sample the corpus in `folder` and return the manifest.
 
@@ -982,7 +992,7 @@ def scan_and_split(folder, work, profile, seed, words, held_out):
     """What `make_manifest` does once it is alone."""
     root = folder / "train" if (folder / "train/audio").is_dir() else folder
     files = sorted(p for p in {*root.rglob("*"), *folder.glob("*_list.txt")} if p.is_file())
-    state = "".join(f"{p} {(s := p.stat()).st_size} {s.st_mtime_ns} {s.st_ctime_ns}\n" for p in files)
+    state = "".join(f"{state_of_file(p)}\n" for p in files)
     state = hashlib.sha1(f"{state}{profile} {seed} {words} {held_out}".encode()).hexdigest()
     stamp, corpus = work / "manifest.json", folder.resolve().as_posix()
     known = read_stamp(stamp)
