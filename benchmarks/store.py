@@ -26,7 +26,7 @@ from kws.split import make_manifest, make_synthetic, read_manifest
 BATCH = 100
 
 
-def some_of(work, clips):
+def sample_rows(work, clips):
     """`clips` random rows of the manifest, in its order."""
     manifest = read_manifest(work)
     return manifest.sample(min(clips, len(manifest)), random_state=0).sort_index().reset_index(drop=True)
@@ -34,7 +34,7 @@ def some_of(work, clips):
 
 def make(work, clips):
     """Make a log-mel store in this process; returns what it took."""
-    manifest = some_of(work, clips)
+    manifest = sample_rows(work, clips)
     folder = Path(work) / str(clips)
     start = time.perf_counter()
     write_store(folder, "log_mel", manifest)
@@ -51,7 +51,7 @@ def make(work, clips):
 
 def read(work, clips):
     """Read the store in several ways: one row per way."""
-    manifest = some_of(work, clips)
+    manifest = sample_rows(work, clips)
     store = open_store(Path(work) / str(clips), "log_mel", manifest)
     n, rng = len(manifest), np.random.default_rng(0)
     copy = np.lib.format.open_memmap(Path(work) / "copy.npy", "w+", store.dtype, store.shape)

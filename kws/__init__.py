@@ -1,1 +1,20 @@
-__version__ = "0.0.1"
+"""Speech commands, from raw audio to a Raspberry Pi: the package under the course. Names are imported when they are used."""
+
+import lazy_loader
+
+__version__ = "0.1.0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "audio": ["read_clip"],
+        "preprocess": ["FEATURES", "log_mel"],
+        "zoo": ["ZOO"],
+        "split": ["make_manifest"],
+        "training": ["Options", "train"],
+        "inference": ["load_predictor", "predict_clips"],
+        "metrics": ["score"],
+        "submission": ["check_submission"],
+        "pi": ["KeywordDetector"],
+    },
+)

@@ -4,32 +4,18 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'FFT_BANDS', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', 'MFCCS', 'DELTA', 'PCEN', 'TEMPO_LAGS', 'SPECTRUM',
-           'MEL_POWER', 'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'LIBRARY', 'CHUNK', 'samples', 'fft_bands',
-           'frame', 'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_pieces', 'mel_power', 'log_mel', 'mfcc',
-           'delta_matrix', 'mfcc_delta', 'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram',
-           'Feature', 'feature_parameters', 'stretch_and_pitch', 'read_clips', 'as_graph', 'compute_rows', 'FrontEnd',
-           'differing', 'normalise_clip', 'stack_frames', 'shift', 'gain', 'resample', 'read_noise', 'random_cuts',
-           'add_noise', 'power_of', 'add_noise_at', 'noise_bank', 'mix', 'impulse_responses', 'reverberate',
-           'with_copies', 'spec_augment', 'chunk_rows', 'read_rows', 'epoch_pools', 'random_numbers',
-           'shuffled_batches', 'standard_augmentations', 'training_batches', 'create_array', 'append_rows', 'Shards',
-           'shard_path', 'checksum', 'open_shard', 'open_array', 'store_record', 'library_versions', 'store_fault',
-           'store_path', 'open_store', 'sums_of', 'statistics_of', 'write_shard', 'run_each', 'remove', 'write_shards',
-           'complete', 'write_store', 'connect']
+           'MEL_POWER', 'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'raw_pcm', 'fft_bands', 'frame',
+           'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_pieces', 'mel_power', 'log_mel', 'mfcc', 'delta_matrix',
+           'mfcc_delta', 'memory_matrix', 'pcen', 'onset_strength', 'ramp_matrix', 'tempogram', 'Feature',
+           'feature_parameters', 'stretch_and_pitch', 'as_graph', 'read_stretched', 'compute_rows', 'FrontEnd',
+           'normalise_clip', 'stack_frames', 'shift', 'gain', 'speed_perturb', 'read_noise', 'random_cuts', 'add_noise',
+           'power_of', 'add_noise_at', 'noise_bank', 'overlap', 'impulse_responses', 'reverberate',
+           'with_stretched_copies', 'spec_augment', 'epoch_pools', 'random_numbers', 'shuffled_batches',
+           'standard_augmentations', 'training_batches', 'store_path', 'store_record', 'open_store', 'write_store']
 
 # %% ../2_preprocess_augment.ipynb #cell-002
-import errno
 import functools
-import importlib.metadata
-import importlib.util
-import itertools
-import json
-import os
-import shutil
-import uuid
-import wave
-import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import NamedTuple
 
 import keras
@@ -39,27 +25,18 @@ import pandas as pd
 import scipy.fft
 import scipy.signal
 import tensorflow as tf
-from tqdm import tqdm
 
 # %% ../2_preprocess_augment.ipynb #cell-004
-from kws.split import (
-    CLIP_SAMPLES,
-    SAMPLE_RATE,
-    CorpusError,
-    coloured_noise,
-    labels_of,
-    manifest_hash,
-    noise_stretches,
-    read_clip,
-    write_whole,
-    writing,
-)
+from .audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, coloured_noise, read_clip, read_clips
+from .infra.files import CourseError, describe_differences
+from .infra.store import chunk_rows, make_store, open_array, read_rows, store_fault
+from .split import labels_of, noise_stretches
 
 # %% ../2_preprocess_augment.ipynb #cell-010
 FLOOR = 1e-6  # added before a logarithm: digital silence becomes -13.8
 
 
-def samples(pcm):
+def raw_pcm(pcm):
     """PCM as a feature: [n, 16,000] -> float32 [n, 16,000, 1]."""
     return tf.cast(pcm, tf.float32)[..., None]
 
@@ -223,7 +200,7 @@ class Feature(NamedTuple):
 SPECTRUM = {"window": WINDOW, "hop": HOP, "fft_size": FFT_SIZE}
 MEL_POWER = SPECTRUM | MEL
 FEATURES = {
-    "pcm": Feature(samples, {}),
+    "pcm": Feature(raw_pcm, {}),
     "fft": Feature(fft_bands, {"bands": FFT_BANDS, "floor": FLOOR}),
     "spectrogram": Feature(spectrogram, SPECTRUM | {"floor": FLOOR}),
     "log_mel": Feature(log_mel, MEL_POWER | {"floor": FLOOR}),
@@ -254,30 +231,6 @@ def stretch_and_pitch(clip, rate=1.0, semitones=0.0):
     first = (len(clip) - CLIP_SAMPLES) // 2
     return clip[first : first + CLIP_SAMPLES]
 
-
-def read_clips(rows):
-    """PCM of some rows of the manifest: float32 [n, 16,000]; the same numbers as from `read_clip`, faster.
-
-    Where the rows have columns rate and semitones (`with_copies` makes them), the clips are stretched and pitched.
-    """
-    clips = np.zeros((len(rows), CLIP_SAMPLES), "float32")
-    for clip, path, start, gain in zip(clips, rows.path, rows.start, rows.gain):
-        try:
-            with wave.open(path, "rb") as wav:
-                wav.setpos(start)
-                stored = np.frombuffer(wav.readframes(CLIP_SAMPLES), "<i2")
-                readable = wav.getparams()[:3] == (1, 2, SAMPLE_RATE)
-        except (wave.Error, EOFError, OSError, ValueError, RuntimeError):
-            readable = False
-        if readable:
-            clip[: len(stored)] = stored * np.float32(gain / 32_768)
-        else:
-            clip[:] = read_clip(path, start, gain)
-    if "rate" in rows:
-        for clip, rate, semitones in zip(clips, rows.rate, rows.semitones):
-            clip[:] = stretch_and_pitch(clip, rate, semitones)
-    return clips
-
 # %% ../2_preprocess_augment.ipynb #cell-053
 @functools.cache
 def as_graph(compute):
@@ -285,13 +238,22 @@ def as_graph(compute):
     return tf.function(compute, input_signature=[tf.TensorSpec([None, CLIP_SAMPLES], tf.float32)])
 
 
+def read_stretched(rows):
+    """PCM of some rows of the manifest: float32 [n, 16,000]; stretched and pitched where they have columns rate and semitones."""
+    clips = read_clips(rows)
+    if "rate" in rows:
+        for clip, rate, semitones in zip(clips, rows.rate, rows.semitones):
+            clip[:] = stretch_and_pitch(clip, rate, semitones)
+    return clips
+
+
 def compute_rows(feature, rows, piece=32):
     """Features of some rows of the manifest: float32 [n, ...]; int16 [n, 16,000] for pcm. Two pieces at a time."""
 
     def compute(at):
-        clips = read_clips(rows[at : at + piece])
+        clips = read_stretched(rows[at : at + piece])
         if feature == "pcm":
-            return np.round(clips * 32_768).astype("int16")
+            return np.round(clips * FULL_SCALE).astype("int16")
         return as_graph(FEATURES[feature].compute)(clips).numpy()
 
     with ThreadPoolExecutor(2) as pool:
@@ -303,36 +265,30 @@ class FrontEnd(keras.layers.Layer):
     """Layer PCM [n, 16,000] -> (feature - mean) / deviation.
 
     `feature` is a key of FEATURES; `mean` and `deviation` have one number per bin. A saved layer brings the `parameters` of its
-    feature; CorpusError where they are not those in force.
+    feature; CourseError where they are not those in force.
     """
 
-    def __init__(self, feature, mean, deviation, **kwargs):
+    def __init__(self, feature, mean, std, **kwargs):
         super().__init__(**kwargs)
-        self.feature, self.mean, self.deviation = feature, list(mean), list(deviation)
+        self.feature, self.mean, self.std = feature, list(mean), list(std)
 
     def call(self, pcm):
         feature = FEATURES[self.feature].compute(pcm)
-        return (feature - tf.constant(self.mean)) / tf.constant(self.deviation)
+        return (feature - tf.constant(self.mean)) / tf.constant(self.std)
 
     def get_config(self):
-        settings = {"feature": self.feature, "mean": self.mean, "deviation": self.deviation}
+        settings = {"feature": self.feature, "mean": self.mean, "std": self.std}
         return super().get_config() | settings | {"parameters": feature_parameters(self.feature)}
 
     @classmethod
     def from_config(cls, config):
         in_force = feature_parameters(config["feature"])
         settings = {key: value for key, value in config.items() if key != "parameters"}
-        if differences := differing(config.get("parameters", in_force), in_force):
-            raise CorpusError(
+        if differences := describe_differences(config.get("parameters", in_force), in_force):
+            raise CourseError(
                 f"the model was trained on another {config['feature']}: {differences}. Train it again"
             )
         return super().from_config(settings)
-
-
-def differing(found, wanted):
-    """What differs between two dicts, in words: empty where nothing does."""
-    keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
-    return ", ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in keys)
 
 # %% ../2_preprocess_augment.ipynb #cell-059
 def normalise_clip(features):
@@ -353,12 +309,12 @@ def stack_frames(features, neighbours=2, step=3):
 STEP = 16  # samples: 1 ms
 
 
-def shift(pcm, seed, most=1_600, circular=False):
-    """Move each clip by up to `most` samples to either side, in whole milliseconds; what enters is zeros, or what left.
+def shift(pcm, seed, max_shift=1_600, circular=False):
+    """Move each clip by up to `max_shift` samples to either side, in whole milliseconds; what enters is zeros, or what left.
 
     [n, 16,000] -> [n, 16,000]
     """
-    steps, count = most // STEP, CLIP_SAMPLES // STEP
+    steps, count = max_shift // STEP, CLIP_SAMPLES // STEP
     pieces = tf.reshape(pcm, [-1, count, STEP])
     start = tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, 0, 2 * steps + 1, tf.int32)
     place = start + tf.range(count)
@@ -374,10 +330,10 @@ def gain(pcm, seed, low=0.5, high=1.5):
     return pcm * tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, low, high)
 
 # %% ../2_preprocess_augment.ipynb #cell-080
-def resample(pcm, seed, most=0.15):
-    """Play each clip faster or slower by up to `most`, around its middle; pitch moves with it. [n, 16,000] -> [n, 16,000]"""
+def speed_perturb(pcm, seed, max_change=0.15):
+    """Play each clip faster or slower by up to `max_change`, around its middle; pitch moves with it. [n, 16,000] -> [n, 16,000]"""
     n, middle, last = tf.shape(pcm)[0], CLIP_SAMPLES / 2, CLIP_SAMPLES - 1
-    rate = tf.random.stateless_uniform([n], seed, 1 - most, 1 + most)
+    rate = tf.random.stateless_uniform([n], seed, 1 - max_change, 1 + max_change)
     left = middle * (1 - rate) / last
     boxes = tf.stack([tf.zeros(n), left, tf.zeros(n), left + rate], axis=1)
     played = tf.image.crop_and_resize(pcm[:, None, :, None], boxes, tf.range(n), [1, CLIP_SAMPLES])
@@ -405,11 +361,11 @@ def random_cuts(noise, n, seed):
     return tf.reshape(tf.gather(hops, start + tf.range(length)), [-1, CLIP_SAMPLES])
 
 
-def add_noise(pcm, seed, noise, probability=0.8, most=0.1):
-    """Add noise [samples] to each clip with a probability, from a random second on, at a random volume up to `most`."""
+def add_noise(pcm, seed, noise, probability=0.8, max_volume=0.1):
+    """Add noise [samples] to each clip with a probability, from a random second on, at a random volume up to `max_volume`."""
     n = tf.shape(pcm)[0]
     seeds = tf.random.split(seed, 3)
-    volume = tf.random.stateless_uniform([n, 1], seeds[1], 0, most)
+    volume = tf.random.stateless_uniform([n, 1], seeds[1], 0, max_volume)
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * random_cuts(noise, n, seeds[0])
 
@@ -437,12 +393,12 @@ def noise_bank(colour, seconds=20, seed=0):
     return coloured_noise(seconds * SAMPLE_RATE, NOISE_COLOURS[colour], rng).astype("float32")
 
 # %% ../2_preprocess_augment.ipynb #cell-092
-def mix(pcm, seed, probability=0.5, most=0.3):
-    """Lay another clip of the batch under each clip with a probability, at a random volume up to `most`. [n, 16,000], n > 1"""
+def overlap(pcm, seed, probability=0.5, max_volume=0.3):
+    """Lay another clip of the batch under each clip with a probability, at a random volume up to `max_volume`. [n, 16,000], n > 1"""
     n = tf.shape(pcm)[0]
     seeds = tf.random.split(seed, 3)
     offset = tf.random.stateless_uniform([], seeds[0], 1, tf.maximum(n, 2), tf.int32)
-    volume = tf.random.stateless_uniform([n, 1], seeds[1], 0, most)
+    volume = tf.random.stateless_uniform([n, 1], seeds[1], 0, max_volume)
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * tf.roll(pcm, offset, axis=0)
 
@@ -472,10 +428,10 @@ def reverberate(pcm, seed, **room):
     return heard * tf.sqrt(power_of(pcm) / (power_of(heard) + 1e-12))
 
 # %% ../2_preprocess_augment.ipynb #cell-100
-def with_copies(manifest, seed=0, rate=0.15, semitones=2.0):
+def with_stretched_copies(manifest, seed=0, rate=0.15, semitones=2.0):
     """The manifest, followed by a copy of each spoken training row, to be stretched and pitched at random.
 
-    The new columns rate (1 - `rate` to 1 + `rate`) and semitones (up to `semitones` up or down) are obeyed by `read_clips`.
+    The new columns rate (1 - `rate` to 1 + `rate`) and semitones (up to `semitones` up or down) are obeyed by `read_stretched`.
     """
     rng = np.random.default_rng(seed)
     copies = manifest[(manifest.split == "train") & (manifest.speaker != "")]
@@ -494,9 +450,9 @@ def spec_augment(features, seed, frames=10, bins=5):
     n, length, width = tf.unstack(tf.shape(features))
     seeds = tf.random.split(seed, 8)
 
-    def keep(size, most, seeds):
-        band = tf.random.stateless_uniform([n, 1], seeds[0], 0, most + 1, tf.int32)
-        start = tf.random.stateless_uniform([n, 1], seeds[1], 0, size - most + 1, tf.int32)
+    def keep(size, widest, seeds):
+        band = tf.random.stateless_uniform([n, 1], seeds[0], 0, widest + 1, tf.int32)
+        start = tf.random.stateless_uniform([n, 1], seeds[1], 0, size - widest + 1, tf.int32)
         position = tf.range(size)[None]
         return tf.cast((position < start) | (position >= start + band), features.dtype)
 
@@ -506,22 +462,6 @@ def spec_augment(features, seed, frames=10, bins=5):
     return features
 
 # %% ../2_preprocess_augment.ipynb #cell-110
-def chunk_rows(store):
-    """Rows per compressed chunk of an array on disk, bcolz or blosc2; 32 for an array in memory."""
-    return getattr(store, "chunklen", None) or getattr(store, "chunks", (32,))[0]
-
-
-def read_rows(store, rows):
-    """Some rows of a store [rows, ...], in any order and with repeats; each chunk is unpacked once."""
-    rows, size = np.asarray(rows), chunk_rows(store)
-    values = np.empty((len(rows), *store.shape[1:]), store.dtype)
-    order = np.argsort(rows, kind="stable")
-    chunks, first = np.unique(rows[order] // size, return_index=True)
-    for chunk, places in zip(chunks, np.split(order, first[1:])):
-        values[places] = store[chunk * size : (chunk + 1) * size][rows[places] - chunk * size]
-    return values
-
-
 def epoch_pools(rows, chunk, pool, rng):
     """The rows of one epoch in random order, as arrays of `pool` rows; rows of a chunk stay together."""
     place = rng.permutation(rows.max() // chunk + 1)[rows // chunk]
@@ -573,7 +513,7 @@ def shuffled_batches(store, labels, rows, batch_size=100, seed=0, pool=40, first
 # %% ../2_preprocess_augment.ipynb #cell-115
 def standard_augmentations(noise):
     """The recipe of the course: functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
-    return resample, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
+    return speed_perturb, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
 
 
 def training_batches(
@@ -600,9 +540,9 @@ def training_batches(
     masks : SpecAugment, too, where the feature has frames and bins
     """
 
-    def disguise(batch, seed):
+    def augmented(batch, seed):
         pcm, labels = batch
-        clips = tf.cast(pcm, tf.float32) / 32_768
+        clips = tf.cast(pcm, tf.float32) / FULL_SCALE
         *seeds, last = tf.unstack(tf.random.split(seed, len(augmentations) + 1))
         for augment, own in zip(augmentations, seeds):
             clips = augment(clips, own)
@@ -613,328 +553,43 @@ def training_batches(
 
     batches = shuffled_batches(store, labels, rows, batch_size, seed, pool, first_epoch)
     seeds = random_numbers(seed, first_epoch).batch(2)
-    return tf.data.Dataset.zip(batches, seeds).map(disguise, num_parallel_calls=2).prefetch(2)
-
-# %% ../2_preprocess_augment.ipynb #cell-122
-try:
-    import bcolz
-except ImportError:
-    bcolz = None
-
-LIBRARY = "bcolz" if bcolz else "blosc2"
-CHUNK = 32  # rows that are compressed together
-
-
-def create_array(path, shape, dtype, rows, library=None):
-    """Empty array on disk for `rows` rows of `shape`: by bcolz where it is installed, by blosc2 otherwise."""
-    if (library or LIBRARY) == "bcolz":
-        empty = np.empty((0, *shape), dtype)
-        return bcolz.carray(empty, rootdir=str(path), mode="w", expectedlen=rows, chunklen=CHUNK)
-    import blosc2
-
-    return blosc2.empty(
-        (0, *shape),
-        dtype=dtype,
-        urlpath=str(path),
-        mode="w",
-        chunks=(CHUNK, *shape),
-        contiguous=False,
-        cparams=blosc2.CParams(codec=blosc2.Codec.LZ4, nthreads=1),
-    )
-
-
-def append_rows(array, rows):
-    """Append rows to an open array on disk, and to the disk."""
-    if hasattr(array, "chunklen"):  # bcolz
-        threads = bcolz.set_nthreads(1)
-        array.append(rows)
-        array.flush()
-        bcolz.set_nthreads(threads)
-    else:
-        try:
-            array.resize((len(array) + len(rows), *rows.shape[1:]))
-            array[-len(rows) :] = rows
-        except RuntimeError as error:  # that is all blosc2 says of a full disk
-            if shutil.disk_usage(array.urlpath).free > rows.nbytes:
-                raise
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+    return tf.data.Dataset.zip(batches, seeds).map(augmented, num_parallel_calls=2).prefetch(2)
 
 # %% ../2_preprocess_augment.ipynb #cell-123
-class Shards:
-    """A folder of arrays on disk that follow each other, as one: shape, dtype, attrs, rows by slice or by number.
-
-    Each array is opened when it is first read.
-    """
-
-    chunklen = CHUNK
-
-    def __init__(self, folder):
-        note = json.loads((Path(folder) / "store.json").read_text())
-        self.attrs, self.shard = note["attrs"], note["shard"]
-        self.shape, self.dtype = tuple(note["shape"]), np.dtype(note["dtype"])
-        self.nbytes = int(np.prod(self.shape)) * self.dtype.itemsize
-        self.open_shard = functools.lru_cache(1_024)(lambda first: open_shard(shard_path(folder, first)))
-        for first in range(0, len(self), self.shard):
-            if not shard_path(folder, first).exists():
-                raise FileNotFoundError(shard_path(folder, first))
-        self.open_shard(0)
-
-    def __len__(self):
-        return self.shape[0]
-
-    def __getitem__(self, rows):
-        if not isinstance(rows, slice) or rows.step not in (None, 1):
-            numbers = np.arange(len(self))[rows]
-            return read_rows(self, numbers.reshape(-1)).reshape(*numbers.shape, *self.shape[1:])
-        begin, end, _ = rows.indices(len(self))
-        pieces = [np.empty((0, *self.shape[1:]), self.dtype)]
-        for first in range(begin - begin % self.shard, end, self.shard):
-            pieces.append(self.open_shard(first)[max(begin - first, 0) : end - first])
-        return np.concatenate(pieces)
+def store_path(place, feature):
+    """Where the store of a feature is: <work>/<feature>.bc"""
+    return place.work / f"{feature}.bc"
 
 
-def shard_path(folder, first):
-    """Where the shard is whose first row has this number."""
-    return Path(folder) / f"{first:09}.bc"
-
-
-def checksum(path):
-    """CRC-32 of the names and contents of all files of a shard."""
-    crc = 0
-    for file in sorted(file for file in Path(path).rglob("*") if file.is_file() and file.name != "crc32"):
-        crc = zlib.crc32(file.relative_to(path).as_posix().encode(), crc)
-        crc = zlib.crc32(file.read_bytes(), crc)
-    return f"{crc:08x}"
-
-
-def open_shard(path):
-    """Open a shard; CorpusError where it is not as it was written."""
-    try:
-        whole = (path / "crc32").read_text() == checksum(path)
-    except (OSError, ValueError):
-        whole = False
-    if not whole:
-        raise CorpusError(f"{path}: damaged. Delete {path.parent}, and run 2_preprocess_augment.ipynb again")
-    return open_array(path)
-
-
-def open_array(path):
-    """Open an array of `create_array`, or a store of them, for reading: shape, slicing, attrs.
-
-    CorpusError where its library is missing.
-    """
-    if (Path(path) / "store.json").exists():
-        return Shards(path)
-    if (Path(path) / "chunks.b2frame").exists():
-        try:
-            import blosc2
-        except ImportError as error:
-            raise CorpusError(f"{path}: written by blosc2, which is not installed here") from error
-        array = blosc2.open(str(path), mode="r")
-    elif bcolz is None:
-        raise CorpusError(f"{path}: written by bcolz, which is not installed here")
-    else:
-        array = bcolz.open(str(path), mode="r")
-    if array.dtype.kind not in "iuf":  # bcolz would unpickle objects, and that runs what they say
-        raise CorpusError(f"{path}: holds no numbers, and is not opened")
-    return array
-
-# %% ../2_preprocess_augment.ipynb #cell-126
-def store_record(feature, manifest):
-    """What a store of `feature` for `manifest` must say of itself, to be used."""
+def store_record(place, feature):
+    """What a store of `feature` for the manifest of a Place must say of itself, to be used."""
     return feature_parameters(feature) | {
-        "labels": list(labels_of(manifest)),
-        "manifest": manifest_hash(manifest),
+        "labels": list(labels_of(place.manifest)),
+        "manifest": place.fingerprint,
     }
 
-
-def library_versions(library):
-    """Versions of what makes the numbers and the file, and the name of the library that writes the store."""
-    packages = ("bcolz-zipline" if library == "bcolz" else library, "tensorflow", "librosa", "numpy")
-    return {"written_by": library} | {name: importlib.metadata.version(name) for name in packages}
-
-
-def store_fault(path, record):
-    """Why the store at `path` cannot be used as one that says `record` of itself; an empty string if it can."""
-    if not path.exists():
-        return "not there yet"
-    try:
-        array = open_array(path)
-        found = array.attrs["record"]
-        differences = differing(found, record)
-    except CorpusError as error:
-        return str(error).removeprefix(f"{path}: ")
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, RuntimeError):
-        return "not a store of this course"
-    if found.get("manifest") != record["manifest"]:
-        return "made from another manifest"
-    return f"made with other parameters: {differences}" if differences else ""
-
-# %% ../2_preprocess_augment.ipynb #cell-127
-def store_path(work, feature):
-    """Where the store of a feature is: `work`/<feature>.bc"""
-    return Path(work) / f"{feature}.bc"
-
-
-def open_store(work, feature, manifest):
+# %% ../2_preprocess_augment.ipynb #cell-124
+def open_store(place, feature):
     """The store of `feature`, if it fits the manifest and the parameters in force.
 
-    Raises CorpusError, naming what is wrong and the command that makes it anew, where it is missing or stale.
+    Raises CourseError, naming what is wrong and the command that makes it anew, where it is missing or stale.
     """
-    path = store_path(work, feature)
-    if fault := store_fault(path, store_record(feature, manifest)):
-        raise CorpusError(
-            f"{path}: {fault}. Make it with: python tools/course.py 2_preprocess_augment.ipynb "
+    path = store_path(place, feature)
+    if fault := store_fault(path, store_record(place, feature)):
+        raise CourseError(
+            f"{path}: {fault}. Make it with notebook 2_preprocess_augment.ipynb, or the command kws features "
             "(and the same CORPUS and PROFILE)"
         )
     return open_array(path)
 
-# %% ../2_preprocess_augment.ipynb #cell-129
-def sums_of(rows, train):
-    """Sum, sum of squares and number of the values in each bin, of the rows where the mask `train` is true.
+# %% ../2_preprocess_augment.ipynb #cell-126
+def write_store(place, feature, **options):
+    """Compute `feature` (a key of FEATURES) for all rows of the manifest of a Place into <work>/<feature>.bc; the open store.
 
-    PCM, int16, counts as one bin in [-1, 1).
+    A store that fits is left as it is. Killed, the next call goes on with the shards that are there. Mean and standard deviation
+    over the training rows are kept in its attrs. `options`: shard, client, library of `kws.infra.store.make_store`.
     """
-    values = rows[train].astype("float64")
-    values = values.reshape(-1, 1) / 32_768 if rows.dtype == np.int16 else values.reshape(-1, rows.shape[-1])
-    return values.sum(0).tolist(), (values**2).sum(0).tolist(), len(values)
-
-
-def statistics_of(sums):
-    """Mean and deviation of each bin from what `sums_of` says of some arrays: two lists of numbers.
-
-    A bin that never changes gets the deviation 0.001.
-    """
-    total, squares, count = (np.sum(each, axis=0) for each in zip(*sums))
-    mean = total / count
-    deviation = np.sqrt(np.maximum(squares / count - mean**2, 1e-6))
-    return {"mean": mean.tolist(), "deviation": deviation.tolist()}
-
-# %% ../2_preprocess_augment.ipynb #cell-131
-def write_shard(folder, feature, part):
-    """Compute `feature` for `part`, a pair of the first row's number and rows of the manifest; returns how many.
-
-    Its array is in `folder` when it is whole, or not at all, also where two workers make the same.
-    """
-    first, rows = part
-    path, unfinished = shard_path(folder, first), Path(folder) / f"{first:09}-{uuid.uuid4().hex}.part"
-    values = compute_rows(feature, rows)
-    array = create_array(unfinished, values.shape[1:], values.dtype, len(rows))
-    append_rows(array, values)
-    array.attrs["sums"] = sums_of(values, (rows.split == "train").to_numpy())
-    del array
-    (unfinished / "crc32").write_text(checksum(unfinished))
-    try:
-        unfinished.rename(path)
-    except OSError:
-        if not path.exists():
-            raise
-        shutil.rmtree(unfinished)
-    return len(rows)
-
-
-def run_each(function, parts, client=None):
-    """What `function` returns for each of some parts, as they are done: here, or by the workers of a Dask client."""
-    if client is None:
-        yield from map(function, parts)
-        return
-    from dask.distributed import as_completed
-
-    parts, at_a_time = iter(parts), 4 * max(1, sum(client.nthreads().values()))
-    running = as_completed(client.map(function, list(itertools.islice(parts, at_a_time)), pure=False))
-    for future in running:
-        yield future.result()
-        for part in itertools.islice(parts, 1):
-            running.add(client.submit(function, part, pure=False))
-
-# %% ../2_preprocess_augment.ipynb #cell-134
-def remove(folder):
-    """Delete a folder; killed in the middle it is gone under its name, and never half there."""
-    trash = folder.with_name(folder.name + ".trash")
-    shutil.rmtree(trash, ignore_errors=True)
-    if folder.exists():
-        folder.rename(trash)
-        shutil.rmtree(trash)
-
-
-def write_shards(folder, feature, manifest, settings, shard, client=None):
-    """Compute `feature` for all rows of the manifest into shards in `folder`; those of the same settings are kept."""
-    note = folder / "settings.json"
-    if not note.exists() or json.loads(note.read_text()) != settings:
-        remove(folder)
-        folder.mkdir(parents=True)
-        write_whole(note, json.dumps(settings).encode())
-    for unfinished in folder.glob("*.part"):
-        shutil.rmtree(unfinished)
-    starts = [at for at in range(0, len(manifest), shard) if not shard_path(folder, at).exists()]
-    missing = sum(len(manifest[at : at + shard]) for at in starts)
-    parts = ((at, manifest[at : at + shard]) for at in starts)
-    with tqdm(
-        total=len(manifest), initial=len(manifest) - missing, desc=feature, unit="clip", mininterval=1
-    ) as progress:
-        for count in run_each(functools.partial(write_shard, folder.resolve(), feature), parts, client):
-            progress.update(count)
-
-
-def complete(folder, rows, attributes, shard):
-    """Make a folder with all its shards a store: write store.json, with the statistics of the training rows."""
-    arrays = [open_array(shard_path(folder, at)) for at in range(0, rows, shard)]
-    attributes = attributes | {"statistics": statistics_of(array.attrs["sums"] for array in arrays)}
-    shape, dtype = (rows, *arrays[0].shape[1:]), str(arrays[0].dtype)
-    note = {"shape": shape, "dtype": dtype, "shard": shard, "attrs": attributes}
-    write_whole(folder / "store.json", json.dumps(note).encode())
-
-# %% ../2_preprocess_augment.ipynb #cell-135
-def write_store(work, feature, manifest, shard=1_024, client=None):
-    """Compute `feature` (a key of FEATURES) for all rows of the manifest into `work`/<feature>.bc; returns the open store.
-
-    A store that fits is left as it is. Killed, the next call goes on with the shards that are there. Mean and deviation over the
-    training rows are kept in its attrs. Raises CorpusError where the disk is full or cannot be written to.
-
-    Parameters
-    ----------
-    shard : rows of a shard, a multiple of CHUNK
-    client : dask.distributed.Client whose workers compute the shards; they see `work` and the recordings under the same paths
-    """
-    path = store_path(work, feature)
-    new, old = (path.with_name(path.name + end) for end in (".new", ".old"))
-    record = store_record(feature, manifest)
-    with writing(path):
-        if old.exists() and not path.exists():  # killed between two renamings
-            old.rename(path)
-        if store_fault(path, record):
-            attributes = {"record": record, **library_versions(LIBRARY)}
-            if store_fault(new, record):
-                write_shards(new, feature, manifest, attributes | {"shard": shard}, shard, client)
-                complete(new, len(manifest), attributes, shard)
-            (new / "settings.json").unlink(missing_ok=True)
-            remove(old)
-            if path.exists():
-                path.rename(old)
-            new.rename(path)
-        for left in (new, old):
-            remove(left)
-    return open_array(path)
-
-# %% ../2_preprocess_augment.ipynb #cell-157
-def connect(address):
-    """dask.distributed.Client of the scheduler at an address, or of two new worker processes for "local"; to be closed.
-
-    Raises CorpusError where dask is missing, or no scheduler answers.
-    """
-    try:
-        from dask.distributed import Client
-    except ImportError as error:
-        raise CorpusError(
-            "dask is missing, and runs without a cluster do not need it: pip install -r req-scale.txt"
-        ) from error
-    try:
-        return (
-            Client(n_workers=2, threads_per_worker=1, silence_logs="ERROR")
-            if address == "local"
-            else Client(address)
-        )
-    except (OSError, ValueError) as error:
-        raise CorpusError(
-            f"CLUSTER={address}: no scheduler answers ({error}). Start one: dask scheduler"
-        ) from error
+    compute = functools.partial(compute_rows, feature)
+    return make_store(
+        store_path(place, feature), store_record(place, feature), place.manifest, compute, **options
+    )

@@ -146,5 +146,5 @@ def tf14():
 
     try:
         return tf14_libraries()
-    except split.CorpusError as error:
+    except split.CourseError as error:
         pytest.skip(str(error))

@@ -76,7 +76,7 @@ def manifest(folder, work, corpus):
 
 
 def laying_out(folder, work, corpus):
-    split.lay_out(split.read_manifest(work), folder / "main")
+    split.export_folders(split.read_manifest(work), folder / "main")
 
 
 def sweep(folder, work, corpus):
@@ -89,7 +89,7 @@ def sweep(folder, work, corpus):
     folder.mkdir(exist_ok=True)
     models.circumstances = lambda: {"date": "today"}
     for number in range(10):
-        models.remembered(folder / "experiments.csv", {"model": f"m{number}"}, lambda n=number: make(n))
+        models.cached_row(folder / "experiments.csv", {"model": f"m{number}"}, lambda n=number: make(n))
 
 
 def prediction(folder, work, corpus):

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from kws import split
-from kws.split import ARCHIVES, CONTEST, Archive, CorpusError, fetch_archive, fetch_kaggle, make_manifest
+from kws.split import ARCHIVES, CONTEST, Archive, CourseError, fetch_archive, fetch_kaggle, make_manifest
 
 
 def wav_bytes(tmp_path, i):
@@ -171,7 +171,7 @@ def test_an_archive_that_is_there_is_only_unpacked(server, official, tmp_path):
 
 def test_wrong_checksum(server, official, tmp_path):
     server.content["v0.02.tar.gz"] = official["v0.02"][:-1] + b"!"
-    with pytest.raises(CorpusError, match="another checksum"):
+    with pytest.raises(CourseError, match="another checksum"):
         fetch_archive("v0.02", tmp_path)
     assert not list(tmp_path.iterdir()), "what arrived was kept"
     server.content["v0.02.tar.gz"] = official["v0.02"]
@@ -186,7 +186,7 @@ def test_cut_connection_is_taken_up_again(server, tmp_path):
 
 def test_a_dead_connection_goes_on_in_the_next_call(server, tmp_path):
     server.cuts = 5
-    with pytest.raises(CorpusError, match="Run this again: it goes on where it was"):
+    with pytest.raises(CourseError, match="Run this again: it goes on where it was"):
         fetch_archive("v0.02", tmp_path)
     assert (tmp_path / "v0.02.tar.gz.part").stat().st_size == 5 * 2**17
     assert fetch_archive("v0.02", tmp_path).is_dir()
@@ -200,7 +200,7 @@ def test_a_server_without_ranges_sends_it_again(server, tmp_path):
 
 def test_missing_archive(server, tmp_path):
     del server.content["v0.02.tar.gz"]
-    with pytest.raises(CorpusError, match="404"):
+    with pytest.raises(CourseError, match="404"):
         fetch_archive("v0.02", tmp_path)
     assert len(server.asked) == 1, "asked again for what is not there"
 
@@ -227,7 +227,7 @@ def link_member(kind):
 def test_members_that_lead_out_are_refused(server, monkeypatch, tmp_path, members):
     serve(server, monkeypatch, tar_of({"./yes/0a0a0a0a_nohash_0.wav": b"x"} | members))
     raw = tmp_path / "deep/raw"
-    with pytest.raises(CorpusError, match="not unpacked"):
+    with pytest.raises(CourseError, match="not unpacked"):
         fetch_archive("v0.02", raw)
     assert [p.name for p in raw.iterdir()] == ["v0.02.tar.gz"], "something was left behind"
     assert [p.name for p in tmp_path.iterdir()] == ["deep"]
@@ -235,14 +235,14 @@ def test_members_that_lead_out_are_refused(server, monkeypatch, tmp_path, member
 
 def test_a_broken_archive_leaves_nothing(server, monkeypatch, official, tmp_path):
     serve(server, monkeypatch, official["v0.02"][:60_000])
-    with pytest.raises(CorpusError, match="Nothing of it was kept"):
+    with pytest.raises(CourseError, match="Nothing of it was kept"):
         fetch_archive("v0.02", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["v0.02.tar.gz"]
 
 
 def test_too_small_a_disk_is_told_before_the_download(server, monkeypatch, tmp_path):
     monkeypatch.setitem(ARCHIVES, "v0.02", ARCHIVES["v0.02"]._replace(bytes=10**18))
-    with pytest.raises(CorpusError, match="GB are needed"):
+    with pytest.raises(CourseError, match="GB are needed"):
         fetch_archive("v0.02", tmp_path)
     assert not server.asked
 
@@ -251,7 +251,7 @@ def test_too_small_a_disk_is_told_before_the_download(server, monkeypatch, tmp_p
 def test_a_disk_that_fills_up_while_downloading(server, tmp_path):
     part = tmp_path / "v0.02.tar.gz.part"
     part.symlink_to("/dev/full")
-    with pytest.raises(CorpusError, match="No space left on device. Make room"):
+    with pytest.raises(CourseError, match="No space left on device. Make room"):
         fetch_archive("v0.02", tmp_path)
     part.unlink()
     assert fetch_archive("v0.02", tmp_path).is_dir()
@@ -266,7 +266,7 @@ def test_a_disk_that_fills_up_while_unpacking(server, monkeypatch, tmp_path):
             raise OSError(28, "No space left on device")
         target.write(source.read())
 
-    with monkeypatch.context() as patch, pytest.raises(CorpusError, match="No space left on device"):
+    with monkeypatch.context() as patch, pytest.raises(CourseError, match="No space left on device"):
         patch.setattr(split.shutil, "copyfileobj", full)
         fetch_archive("v0.02", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["v0.02.tar.gz"]
@@ -328,7 +328,7 @@ def test_contest(official, monkeypatch, tmp_path):
 @posix
 def test_contest_without_a_token(monkeypatch, tmp_path):
     stand_in(tmp_path, monkeypatch, 'echo "OSError: Could not find kaggle.json" >&2; exit 1')
-    with pytest.raises(CorpusError) as raised:
+    with pytest.raises(CourseError) as raised:
         fetch_kaggle(tmp_path / "raw")
     for part in ("Could not find kaggle.json", "https://www.kaggle.com/settings/api", f"{CONTEST}/rules"):
         assert part in str(raised.value)
@@ -337,7 +337,7 @@ def test_contest_without_a_token(monkeypatch, tmp_path):
 
 def test_contest_without_its_command(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(CorpusError, match="pip install kaggle"):
+    with pytest.raises(CourseError, match="pip install kaggle"):
         fetch_kaggle(tmp_path / "raw")
 
 
@@ -351,16 +351,16 @@ def test_contest_archive_with_a_link_or_cut_short(official, monkeypatch, tmp_pat
             archive.write(tmp_path / "link", "test/audio/link.wav")
 
     archive = contest_zip(tmp_path / "made", official, link)
-    with pytest.raises(CorpusError, match="is a link"):
+    with pytest.raises(CourseError, match="is a link"):
         split.unpack_kaggle(archive, tmp_path / "kaggle")
     assert not (tmp_path / "kaggle").exists()
     archive.write_bytes(archive.read_bytes()[:5_000])
-    with pytest.raises(CorpusError, match="Nothing of it was kept"):
+    with pytest.raises(CourseError, match="Nothing of it was kept"):
         split.unpack_kaggle(archive, tmp_path / "kaggle")
     assert not list(tmp_path.glob("kaggle*"))
 
 
 def test_place_of():
-    assert split.place_of("./") == Path("train")
-    assert split.place_of("_silence_/a.wav") == Path("train/audio/_background_noise_/a.wav")
-    assert split.place_of("on/x_nohash_0.wav.wav") == Path("train/audio/on/x_nohash_0.wav")
+    assert split.target_path("./") == Path("train")
+    assert split.target_path("_silence_/a.wav") == Path("train/audio/_background_noise_/a.wav")
+    assert split.target_path("on/x_nohash_0.wav.wav") == Path("train/audio/on/x_nohash_0.wav")

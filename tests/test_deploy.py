@@ -33,9 +33,9 @@ from kws.deploy import (
     write_kit,
 )
 from kws.models import FREEZABLE, ZOO, stored_features, with_front_end
-from kws.pi import Spotter, load_litert, read_wav, windows
+from kws.pi import KeywordDetector, load_litert, read_wav, windows
 from kws.preprocess import open_store, write_store
-from kws.split import LABELS, CorpusError, read_clip
+from kws.split import LABELS, CourseError, read_clip
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -47,13 +47,13 @@ def build_model(name, manifest, folder):
     keras.utils.set_random_seed(1)
     feature, build, _ = ZOO[name]
     store = write_store(folder / "features", feature, manifest)
-    body = build(len(LABELS))
+    network = build(len(LABELS))
     features, _ = stored_features(store, manifest, np.arange(len(manifest)) < 60)
-    for layer in body._flatten_layers():
+    for layer in network._flatten_layers():
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0
-    body(features, training=True)
-    return with_front_end(body, feature, store.attrs["statistics"])
+    network(features, training=True)
+    return with_front_end(network, feature, store.attrs["statistics"])
 
 
 @pytest.fixture(scope="module", params=FREEZABLE)
@@ -122,17 +122,17 @@ def test_runs_in_the_genuine_tensorflow_14(model, clips, tf14, tmp_path):
 
 
 def test_batch_normalisation_is_folded(model, clips):
-    _, front_end, body, _ = model.layers
-    slim = fold_batch_norm(body)
+    _, front_end, network, _ = model.layers
+    slim = fold_batch_norm(network)
     features = front_end(clips)
-    np.testing.assert_allclose(slim(features), body(features), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(slim(features), network(features), rtol=1e-3, atol=1e-4)
     norms = [
-        sum("BatchNormalization" in type(layer).__name__ for layer in each.layers) for each in (body, slim)
+        sum("BatchNormalization" in type(layer).__name__ for layer in each.layers) for each in (network, slim)
     ]
-    assert norms[1] == (body.name == "light_cnn"), (
+    assert norms[1] == (network.name == "light_cnn"), (
         "only one that comes first, with nothing before it, may stay"
     )
-    assert len(slim.layers) == len(body.layers) - norms[0] + norms[1]
+    assert len(slim.layers) == len(network.layers) - norms[0] + norms[1]
 
 
 def test_the_list_of_operations_is_that_of_the_genuine_library(tf14):
@@ -154,10 +154,10 @@ def test_peers_say_the_same_in_both_tensorflows(clips, tf14):
 
 def test_what_tensorflow_14_refuses_is_said(tf14, tmp_path):
     (tmp_path / "x.pb").write_bytes(b"nonsense")
-    with pytest.raises(CorpusError, match="x.pb: refused"):
+    with pytest.raises(CourseError, match="x.pb: refused"):
         run_in_tf14(tmp_path / "x.pb", np.zeros((1, 16_000)))
     (tmp_path / "empty.pb").write_bytes(tf.Graph().as_graph_def().SerializeToString())
-    with pytest.raises(CorpusError, match="no operation decoded_sample_data"):
+    with pytest.raises(CourseError, match="no operation decoded_sample_data"):
         run_in_tf14(tmp_path / "empty.pb", np.zeros((1, 16_000)))
 
 
@@ -172,12 +172,12 @@ def test_an_attribute_without_an_old_equal_is_named():
             dilations=[1, 2, 2, 1],
             name="guilty",
         )
-    with pytest.raises(CorpusError, match="culprit|guilty.*no attribute dilations"):
+    with pytest.raises(CourseError, match="culprit|guilty.*no attribute dilations"):
         for_tf14(graph.as_graph_def())
 
 
 def test_too_large_for_the_contest(small, tmp_path):
-    with pytest.raises(CorpusError, match="big.pb: .* bytes, the contest wants fewer than 1,000"):
+    with pytest.raises(CourseError, match="big.pb: .* bytes, the contest wants fewer than 1,000"):
         write_frozen(small, tmp_path / "big.pb", limit=1_000)
     assert not (tmp_path / "big.pb").exists()
 
@@ -185,14 +185,14 @@ def test_too_large_for_the_contest(small, tmp_path):
 def test_an_operation_without_an_old_equal_is_named():
     with tf.Graph().as_default() as graph:
         tf.math.erfinv(tf.constant(0.5), name="culprit")
-    with pytest.raises(CorpusError, match="culprit.*no operation Erfinv"):
+    with pytest.raises(CourseError, match="culprit.*no operation Erfinv"):
         for_tf14(graph.as_graph_def())
 
 
 def test_not_a_graph(tmp_path):
     for content in (b"nonsense", tf.Graph().as_graph_def().SerializeToString()):
         (tmp_path / "x.pb").write_bytes(content)
-        with pytest.raises(CorpusError, match="x.pb"):
+        with pytest.raises(CourseError, match="x.pb"):
             load_graph(tmp_path / "x.pb")
 
 
@@ -220,12 +220,16 @@ def test_dynamic_range_and_ranges(small, clips):
 
 def test_spotter_averages_waits_and_is_not_fooled_by_one_window():
     yes, calm = np.array([0, 0, 1.0, 0]), np.array([1.0, 0, 0, 0])
-    spotter = Spotter(["silence", "unknown", "yes", "no"], threshold=0.7, window_ms=500, suppression_ms=1_500)
-    said = {ms: spotter.hear(ms, yes if ms >= 1_000 and ms != 3_000 else calm) for ms in range(0, 4_000, 100)}
+    detector = KeywordDetector(
+        ["silence", "unknown", "yes", "no"], threshold=0.7, window_ms=500, suppression_ms=1_500
+    )
+    said = {
+        ms: detector.update(ms, yes if ms >= 1_000 and ms != 3_000 else calm) for ms in range(0, 4_000, 100)
+    }
     times = [ms for ms, word in said.items() if word]
     assert times == [1_300, 2_800] and said[1_300] == ("yes", pytest.approx(0.8))
-    spotter = Spotter(["silence", "unknown", "yes", "no"])
-    assert not any(spotter.hear(ms, yes if ms == 1_000 else calm) for ms in range(0, 3_000, 100))
+    detector = KeywordDetector(["silence", "unknown", "yes", "no"])
+    assert not any(detector.update(ms, yes if ms == 1_000 else calm) for ms in range(0, 3_000, 100))
 
 
 def test_windows_end_with_the_newest_chunk():
@@ -420,12 +424,12 @@ def test_bench_on_a_host(kit, sshd, tmp_path):
     (tmp_path / "there").mkdir()
     told = bench_on("127.0.0.1", kit, tmp_path / "there", sys.executable, sshd)
     assert (tmp_path / "there/kit/pi.py").exists() and len(told["ms"]) == 200
-    with pytest.raises(CorpusError, match="127.0.0.1: ssh failed: .*nowhere"):
+    with pytest.raises(CourseError, match="127.0.0.1: ssh failed: .*nowhere"):
         bench_on("127.0.0.1", kit, tmp_path / "there", "nowhere/python", sshd)
 
 
 def test_a_host_that_cannot_be_reached(kit):
     if not shutil.which("ssh"):
         pytest.skip("no OpenSSH on this machine")
-    with pytest.raises(CorpusError, match="127.0.0.1: scp failed"):
+    with pytest.raises(CourseError, match="127.0.0.1: scp failed"):
         bench_on("127.0.0.1", kit, options=("-oPort=9", "-oBatchMode=yes", "-oConnectTimeout=5"))

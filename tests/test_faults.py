@@ -21,7 +21,7 @@ from conftest import ROOT
 from kill_store import tree
 
 from kws import models, preprocess, split, submission, training, visualize
-from kws.split import CorpusError, make_manifest, manifest_hash, read_clip, read_manifest
+from kws.split import CourseError, make_manifest, manifest_hash, read_clip, read_manifest
 
 LONG = int(os.environ.get("LONG", 1))
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="the test forks")
@@ -115,10 +115,12 @@ def train(folder, work, corpus):
 STEPS = {
     "synthesis": lambda folder, work, corpus: split.make_synthetic(folder / "corpus", "smoke"),
     "manifest": lambda folder, work, corpus: make_manifest(corpus, folder / "work", "smoke"),
-    "laying out": lambda folder, work, corpus: split.lay_out(read_manifest(work)[-90:], folder / "main"),
+    "laying out": lambda folder, work, corpus: split.export_folders(
+        read_manifest(work)[-90:], folder / "main"
+    ),
     "descriptions": lambda folder, work, corpus: visualize.describe_corpus(read_manifest(work)[:200], folder),
     "features": lambda folder, work, corpus: preprocess.write_store(folder, "fft", read_manifest(work), 32),
-    "sweep": lambda folder, work, corpus: models.remembered(
+    "sweep": lambda folder, work, corpus: models.cached_row(
         folder / "e.csv", {"model": "m"}, lambda: {"text": "x" * 100_000}
     ),
     "training": train,
@@ -141,7 +143,7 @@ def test_full_disk(step, work, corpus, tmp_path, small_disk, cases):
         copy_of_stores(folder, work)
     ballast = folder / "ballast"
     with cases("fault", "disk full"):
-        with pytest.raises(CorpusError, match="the disk is full. .* bytes are free. Make room"):
+        with pytest.raises(CourseError, match="the disk is full. .* bytes are free. Make room"):
             fill(ballast)
             STEPS[step](folder, work, corpus)
         ballast.unlink()
@@ -159,7 +161,7 @@ def test_read_only_folder(step, work, corpus, tmp_path, small_disk, cases):
         copy_of_stores(folder, work)
     with cases("fault", "read-only folder"):
         resize(64, "ro")
-        with pytest.raises(CorpusError, match="cannot be written .*Read-only file system") as raised:
+        with pytest.raises(CourseError, match="cannot be written .*Read-only file system") as raised:
             STEPS[step](folder, work, corpus)
         assert str(folder) in str(raised.value) and "\n" not in str(raised.value)
         resize(64, "rw")
@@ -172,7 +174,7 @@ def test_a_folder_without_permission(tmp_path, corpus, cases):
     if getattr(os, "getuid", int)() == 0:
         pytest.skip("root may write everywhere")
     (tmp_path / "work").mkdir(mode=0o500)
-    with cases("fault", "no permission"), pytest.raises(CorpusError, match="cannot be written"):
+    with cases("fault", "no permission"), pytest.raises(CourseError, match="cannot be written"):
         make_manifest(corpus, tmp_path / "work" / "deeper", "smoke")
 
 
@@ -200,7 +202,7 @@ def test_recordings_changed_under_a_finished_store(small_corpus, tmp_path, clock
         )
         again = make_manifest(small_corpus, work, words=("yes",))
         assert again.drop(columns="sample").equals(first.drop(columns="sample"))
-        with pytest.raises(CorpusError, match="made from another manifest.*2_preprocess_augment"):
+        with pytest.raises(CourseError, match="made from another manifest.*2_preprocess_augment"):
             preprocess.open_store(work, "pcm", again)
         store = preprocess.write_store(work, "pcm", again)
         row = int(np.flatnonzero(again.path == path.as_posix())[0])
@@ -286,7 +288,7 @@ def test_notebooks_out_of_order(work, corpus, tmp_path, run_cells, cases):
     def expect(name, first, file):
         with cases("fault", kind):
             said = run_cells(name)
-            assert said.startswith("CorpusError: ") and first in said and file in said, said
+            assert said.startswith("CourseError: ") and first in said and file in said, said
 
     for name in "123456":
         expect(name, "0_split.ipynb", "data/synthetic-smoke/manifest.csv")

@@ -26,7 +26,7 @@ import soundfile
 from conftest import ROOT
 
 from kws import pi, preprocess, split, submission
-from kws.split import CLIP_SAMPLES, LABELS, CorpusError
+from kws.split import CLIP_SAMPLES, LABELS, CourseError
 
 hypothesis = pytest.importorskip("hypothesis")
 from hypothesis import HealthCheck, given, settings  # noqa: E402
@@ -128,7 +128,7 @@ def test_wav(place, cases, content):
         try:
             clip = split.read_clip(path)
             assert clip.shape == (CLIP_SAMPLES,) and clip.dtype == np.float32 and np.abs(clip).max() <= 1
-        except CorpusError as error:
+        except CourseError as error:
             clip = None
             assert str(path) in str(error)
         try:
@@ -165,7 +165,7 @@ def test_noise_under_any_name(place, cases, suffix):
     ):
         with cases("input", "sound file of another kind"):
             path.write_bytes(magic + rng.bytes(300))
-            with pytest.raises(CorpusError):
+            with pytest.raises(CourseError):
                 split.read_clip(path)
             assert split.check_wav(path)[0]
 
@@ -192,7 +192,7 @@ def test_other_containers_are_read_right(place, cases, kind):
         np.testing.assert_allclose(split.read_clip(path)[:12_000], sound, atol=0.1 if kind == "OGG" else 1e-4)
     with cases("input", "sound file of another kind"):
         path.write_bytes(path.read_bytes()[:1_000])
-        with contextlib.suppress(CorpusError):
+        with contextlib.suppress(CourseError):
             assert np.abs(split.read_clip(path)).max() <= 1
 
 
@@ -202,7 +202,7 @@ def test_other_rates_and_stereo_are_told(place, cases, rate, channels):
     path = place / "x.wav"
     with cases("input", "sound file of another kind"):
         soundfile.write(path, np.zeros((rate, channels)), rate)
-        with pytest.raises(CorpusError, match=f"{rate:,} Hz, {channels} channel"):
+        with pytest.raises(CourseError, match=f"{rate:,} Hz, {channels} channel"):
             split.read_clip(path)
         assert f"{rate:,} Hz" in split.check_wav(path)[0]
 
@@ -248,7 +248,7 @@ def test_floats_that_are_no_sound(place, cases):
     for value in (np.nan, np.inf, -np.inf, 3.0, 1e30):
         with cases("input", "wav file"):
             soundfile.write(place / "x.wav", np.full(16_000, value, "float32"), 16_000, subtype="FLOAT")
-            with pytest.raises(CorpusError, match="beyond full scale"):
+            with pytest.raises(CourseError, match="beyond full scale"):
                 split.read_clip(place / "x.wav")
 
 
@@ -290,7 +290,7 @@ def test_lists(place, cases, val, test):
         try:
             said = split.split_clips(clips, split.read_lists(place))
             assert set(said.split) == {"train", "val", "test"}
-        except CorpusError:
+        except CourseError:
             pass
         untouched(place)
 
@@ -319,11 +319,11 @@ def test_manifest(place, cases, manifest_files, data):
         )
         try:
             manifest = split.read_manifest(place)
-        except CorpusError as error:
+        except CourseError as error:
             assert str(place) in str(error)
         else:
             assert split.manifest_hash(manifest) and len(split.labels_of(manifest)) > 1
-            with contextlib.suppress(CorpusError):
+            with contextlib.suppress(CourseError):
                 clips = preprocess.read_clips(manifest)
                 assert np.isfinite(clips).all()
         untouched(place)
@@ -344,17 +344,17 @@ def test_submission(place, cases, data):
             submission.check_submission(place / "s.csv", names)
             right = pd.read_csv(place / "s.csv", dtype=str)
             assert right.fname.tolist() == names and set(right.label) <= set(LABELS)
-        except CorpusError:
+        except CourseError:
             pass
         try:
             board = submission.score_submission(place / "s.csv", place / "solution.csv")
             assert board.accuracy.between(0, 1).all()
-        except CorpusError:
+        except CourseError:
             pass
         (place / "e.csv").write_bytes(
             data.draw(changed(b"model,accuracy,high,seconds,seed\nlinear,0.5,0.6,1.0,0\n"))
         )
-        with contextlib.suppress(CorpusError):
+        with contextlib.suppress(CourseError):
             from kws.models import read_table
 
             assert isinstance(read_table(place / "e.csv"), list)
@@ -375,7 +375,7 @@ def test_sample_submission(place, cases, content, name):
             try:
                 paths = submission.test_clips(place)
                 assert all(path.parent == place / "test/audio" for path in paths)
-            except CorpusError:
+            except CourseError:
                 pass
             else:
                 assert text is content
@@ -414,7 +414,7 @@ def unpack(place, content, unpacker, archive):
     (place / archive).write_bytes(content)
     try:
         unpacker(place / archive, place / "out")
-    except CorpusError:
+    except CourseError:
         assert not (place / "out").exists()
     else:
         root = (place / "out").resolve()
@@ -469,7 +469,7 @@ import json, sys, warnings
 warnings.simplefilter("ignore")
 import numpy as np
 from kws import preprocess, submission
-from kws.split import CorpusError
+from kws.split import CourseError
 
 clips = np.zeros((1, 16_000), "float32")
 for line in sys.stdin:
@@ -479,7 +479,7 @@ for line in sys.stdin:
             rows = preprocess.open_array(path)[:]
         else:
             submission.load_predictor(path)(clips)
-    except CorpusError as error:
+    except CourseError as error:
         said = "refused"
     except Exception as error:
         said = f"{type(error).__module__}.{type(error).__name__}: {error}"[:300].replace(chr(10), " ")
@@ -560,7 +560,7 @@ def test_a_store_of_objects_is_not_unpickled(tmp_path, cases, monkeypatch):
         array = bcolz.carray(np.empty(0, object), dtype=np.dtype(object), rootdir="x.bc", mode="w")
         array.append(np.array([Evil(), None], object))
         array.flush()
-        with pytest.raises(CorpusError, match="holds no numbers"):
+        with pytest.raises(CourseError, match="holds no numbers"):
             preprocess.open_array("x.bc")[:]
         assert not Path("pwned").exists()
 
@@ -574,7 +574,7 @@ def test_pickled_arrays_are_refused(tmp_path, monkeypatch, cases):
 
         state["state"] = hashlib.sha1(f"{[str(p) for p in paths]}".encode()).hexdigest()
         Path("p.json").write_text(json.dumps(state))
-        with pytest.raises((CorpusError, ValueError), match="pickle"):
+        with pytest.raises((CourseError, ValueError), match="pickle"):
             submission.predict_clips(None, paths, "p.npy")
         assert not Path("pwned").exists()
 
@@ -630,7 +630,7 @@ def test_a_keras_model_with_code_is_refused(tmp_path, cases, monkeypatch):
         )
         Path("pwned").unlink(missing_ok=True)
         model.save("evil.keras")
-        with pytest.raises(CorpusError, match="evil.keras"):
+        with pytest.raises(CourseError, match="evil.keras"):
             load_model("evil.keras")
         assert not Path("pwned").exists()
 
@@ -653,6 +653,6 @@ def test_a_graph_that_touches_files_is_refused(tmp_path, cases, way):
                 text = tf.io.read_file("/etc/hostname")
                 tf.identity(pcm[:12, 0] + tf.cast(tf.strings.length(text), tf.float32), name="labels_softmax")
         (tmp_path / "evil.pb").write_bytes(graph.as_graph_def().SerializeToString())
-        with pytest.raises(CorpusError, match=f"{way}"):
+        with pytest.raises(CourseError, match=f"{way}"):
             load_graph(tmp_path / "evil.pb")
         assert not (tmp_path / "pwned").exists()

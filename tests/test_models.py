@@ -12,7 +12,7 @@ from sklearn.metrics import precision_score, recall_score
 from kws.models import (
     FREEZABLE,
     ZOO,
-    Fold,
+    GroupMax,
     SubSpectralNorm,
     compile_model,
     label_numbers,
@@ -23,14 +23,14 @@ from kws.models import (
     milliseconds,
     read_table,
     recurrent,
-    remembered,
-    rows_of,
+    cached_row,
+    select_rows,
     score,
     stored_features,
     with_front_end,
 )
 from kws.preprocess import FEATURES, open_store, write_store
-from kws.split import LABELS, CorpusError
+from kws.split import LABELS, CourseError
 
 PUBLISHED = {  # parameters, multiplications, both with the sources that notebook 3 names
     "conv": (926_860, 201e6),
@@ -48,10 +48,10 @@ PUBLISHED = {  # parameters, multiplications, both with the sources that noteboo
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_sizes_are_the_published_ones(name):
     parameters, multiplications = PUBLISHED[name]
-    body = ZOO[name].build()
-    assert body.count_params() == pytest.approx(parameters, rel=0.02)
+    network = ZOO[name].build()
+    assert network.count_params() == pytest.approx(parameters, rel=0.02)
     if multiplications:
-        assert macs(body) == pytest.approx(multiplications, rel=0.02)
+        assert macs(network) == pytest.approx(multiplications, rel=0.02)
 
 
 def test_sizes_that_are_published_to_the_last_digit():
@@ -60,8 +60,8 @@ def test_sizes_that_are_published_to_the_last_digit():
 
 
 def test_sizes_that_count_trainable_weights():
-    def trainable(body):
-        return sum(int(np.prod(w.shape)) for w in body.trainable_weights)
+    def trainable(network):
+        return sum(int(np.prod(w.shape)) for w in network.trainable_weights)
 
     for name, parameters in {"bc_resnet1": 9.2e3, "bc_resnet2": 27.3e3, "bc_resnet3": 54.2e3}.items():
         assert trainable(ZOO[name].build()) == pytest.approx(parameters, rel=0.005)
@@ -87,21 +87,21 @@ def test_every_model_steps_downhill_saves_and_loads(entry, clips, tmp_path):
     keras.utils.set_random_seed(0)
     few, targets = clips[:3], tf.one_hot([1, 5, 9], 12)
     features = np.asarray(FEATURES[entry.feature].compute(few))
-    mean, deviation = features.mean(), features.std()
-    body = entry.build(12)
+    mean, std = features.mean(), features.std()
+    network = entry.build(12)
     loss = keras.losses.CategoricalCrossentropy(from_logits=True)
-    x = tf.constant((features - mean) / deviation)
+    x = tf.constant((features - mean) / std)
     with tf.GradientTape() as tape:
-        before = loss(targets, body(x, training=False))
-    gradients = tape.gradient(before, body.trainable_variables)
+        before = loss(targets, network(x, training=False))
+    gradients = tape.gradient(before, network.trainable_variables)
     assert all(g is not None for g in gradients), "a weight that is not trained"
     length = tf.linalg.global_norm(gradients)
     assert np.isfinite(length) and length > 0
-    for weight, gradient in zip(body.trainable_variables, gradients):
+    for weight, gradient in zip(network.trainable_variables, gradients):
         weight.assign_sub(0.01 * gradient / length)
-    assert loss(targets, body(x, training=False)) < before
+    assert loss(targets, network(x, training=False)) < before
     bins = features.shape[-1]
-    model = with_front_end(body, entry.feature, {"mean": [mean] * bins, "deviation": [deviation] * bins})
+    model = with_front_end(network, entry.feature, {"mean": [mean] * bins, "std": [std] * bins})
     model.save(tmp_path / "model.keras")
     said = model(few).numpy()
     assert said.shape == (3, 12) and np.allclose(said.sum(1), 1, atol=1e-5)
@@ -113,21 +113,21 @@ def test_models_learn(name, work, manifest, tmp_path):
     keras.utils.set_random_seed(0)
     store = write_store(tmp_path, ZOO[name].feature, manifest)
     x, y = stored_features(store, manifest, (manifest.split == "train").to_numpy())
-    body = compile_model(ZOO[name].build(), steps=200)
-    losses = body.fit(x, y, batch_size=64, epochs=12, verbose=0).history["loss"]
+    network = compile_model(ZOO[name].build(), steps=200)
+    losses = network.fit(x, y, batch_size=64, epochs=12, verbose=0).history["loss"]
     assert losses[-1] < losses[0]
 
 
 def test_front_end_in_the_model_is_the_store(work, manifest):
-    """A model on PCM says what its body says on stored features."""
+    """A model on PCM says what its network says on stored features."""
     store, pcm = open_store(work, "log_mel", manifest), open_store(work, "pcm", manifest)
-    body = ZOO["tc_resnet14"].build()
+    network = ZOO["tc_resnet14"].build()
     rows = np.arange(len(manifest)) < 50
     features, labels = stored_features(store, manifest, rows)
-    whole = with_front_end(body, "log_mel", store.attrs["statistics"]).predict(
+    whole = with_front_end(network, "log_mel", store.attrs["statistics"]).predict(
         pcm[:50].astype("float32") / 32_768, verbose=0
     )
-    np.testing.assert_allclose(whole, keras.ops.softmax(body(features)), atol=1e-4)
+    np.testing.assert_allclose(whole, keras.ops.softmax(network(features)), atol=1e-4)
     assert np.array_equal(labels.argmax(1), label_numbers(manifest)[:50])
 
 
@@ -135,14 +135,14 @@ def test_stored_pcm_is_what_the_front_end_makes(work, manifest):
     store = open_store(work, "pcm", manifest)
     features, _ = stored_features(store, manifest, np.arange(len(manifest)) < 5)
     statistics = store.attrs["statistics"]
-    expected = (store[:5] / 32_768 - statistics["mean"][0]) / statistics["deviation"][0]
+    expected = (store[:5] / 32_768 - statistics["mean"][0]) / statistics["std"][0]
     np.testing.assert_allclose(features[..., 0], expected, rtol=1e-5, atol=1e-6)
 
 
 def test_fold():
     """unknown is its largest word; the others are their word."""
     logits = np.random.default_rng(0).standard_normal((7, 5)).astype("float32")
-    folded = Fold([1, 0, 1, 2, 1])(logits)
+    folded = GroupMax([1, 0, 1, 2, 1])(logits)
     expected = np.stack([logits[:, 1], logits[:, [0, 2, 4]].max(1), logits[:, 3]], axis=1)
     assert np.array_equal(folded, expected)
 
@@ -160,9 +160,9 @@ def test_sub_spectral_norm_treats_bands_apart():
 
 
 def test_attention_weighs_frames():
-    body = recurrent("lstm")
-    softmax = next(layer for layer in body.layers if isinstance(layer, keras.layers.Softmax))
-    weights = keras.Model(body.input, softmax.output)(np.random.default_rng(0).random((2, 98, 40)))
+    network = recurrent("lstm")
+    softmax = next(layer for layer in network.layers if isinstance(layer, keras.layers.Softmax))
+    weights = keras.Model(network.input, softmax.output)(np.random.default_rng(0).random((2, 98, 40)))
     assert weights.shape == (2, 49, 1) and np.allclose(np.sum(weights, axis=1), 1, atol=1e-5)
 
 
@@ -195,22 +195,22 @@ def test_a_row_is_made_once(tmp_path):
         return {"accuracy": 0.5, "n": 10, "chance": 0.1}
 
     for seed in (0, 1, 0):
-        row = remembered(path, {"model": "dnn", "seed": seed, "manifest": "0123"}, make)
+        row = cached_row(path, {"model": "dnn", "seed": seed, "manifest": "0123"}, make)
     assert row["accuracy"] == 0.5 and row["seed"] == 0 and row["date"]
     assert len(made) == len(read_table(path)) == 2 and not path.with_suffix(".part").exists()
     assert read_table(path)[0]["manifest"] == "0123", "a hash of digits is no number"
-    remembered(path, {"model": "dnn", "seed": 0, "manifest": "other"}, make)
+    cached_row(path, {"model": "dnn", "seed": 0, "manifest": "other"}, make)
     assert len(made) == 3, "a row of other clips was taken"
 
 
 def test_rows_of_an_experiment(tmp_path, capsys):
     path = tmp_path / "rows.csv"
-    with pytest.raises(CorpusError, match="EXPERIMENTS=more"):
-        rows_of(path, True, experiment="clips")
+    with pytest.raises(CourseError, match="EXPERIMENTS=more"):
+        select_rows(path, True, experiment="clips")
     for seed, accuracy in ((0, 0.5), (1, 0.7)):
         key = {"experiment": "clips", "variant": "250 clips", "epochs": 3, "seed": seed}
-        remembered(path, key, lambda accuracy=accuracy: {"accuracy": accuracy, "n": 100, "chance": 0.1})
-    rows = rows_of(path, False, experiment="clips", epochs=3)
+        cached_row(path, key, lambda accuracy=accuracy: {"accuracy": accuracy, "n": 100, "chance": 0.1})
+    rows = select_rows(path, False, experiment="clips", epochs=3)
     assert (
         len(rows) == 2
         and "in a longer run: 100 validation clips, chance 10.0%, 3 epochs" in capsys.readouterr().out
@@ -218,15 +218,15 @@ def test_rows_of_an_experiment(tmp_path, capsys):
     mean = mean_of_seeds(rows, "variant").loc["250 clips"]
     assert mean.accuracy == pytest.approx(0.6) and mean.seeds == 2 and mean.spread == pytest.approx(0.2)
     assert (mean.low, mean.high) == tuple(scipy.stats.binomtest(60, 100).proportion_ci(method="wilson"))
-    with pytest.raises(CorpusError, match="no rows"):
-        rows_of(path, False, experiment="other")
+    with pytest.raises(CourseError, match="no rows"):
+        select_rows(path, False, experiment="other")
 
 
 def test_no_model_no_traceback_from_below(tmp_path):
-    with pytest.raises(CorpusError, match="4_full_training.ipynb"):
+    with pytest.raises(CourseError, match="4_full_training.ipynb"):
         load_model(tmp_path / "none.keras")
     (tmp_path / "broken.keras").write_text("broken")
-    with pytest.raises(CorpusError, match="broken.keras"):
+    with pytest.raises(CourseError, match="broken.keras"):
         load_model(tmp_path / "broken.keras")
 
 

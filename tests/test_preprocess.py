@@ -32,7 +32,7 @@ from kws.preprocess import (
     log_mel,
     mfcc,
     mfcc_delta,
-    mix,
+    overlap,
     noise_bank,
     normalise_clip,
     onset_strength,
@@ -41,7 +41,7 @@ from kws.preprocess import (
     read_clips,
     read_noise,
     read_rows,
-    resample,
+    speed_perturb,
     reverberate,
     shift,
     shuffled_batches,
@@ -52,9 +52,9 @@ from kws.preprocess import (
     stretch_and_pitch,
     tempogram,
     training_batches,
-    with_copies,
+    with_stretched_copies,
 )
-from kws.split import CLIP_SAMPLES, LABELS, SAMPLE_RATE, CorpusError, noise_stretches, read_clip
+from kws.split import CLIP_SAMPLES, LABELS, SAMPLE_RATE, CourseError, noise_stretches, read_clip
 
 STFT = {"n_fft": 512, "win_length": 480, "hop_length": 160, "center": False}
 NOISE = tf.constant(np.random.default_rng(0).standard_normal(100_000).astype("float32"))
@@ -171,7 +171,7 @@ def test_a_model_of_other_parameters_is_refused(tmp_path, monkeypatch, clips):
     assert np.array_equal(again(clips), model(clips))
     changed = FEATURES["log_mel"]._replace(parameters=FEATURES["log_mel"].parameters | {"fmin": 50.0})
     monkeypatch.setitem(preprocess.FEATURES, "log_mel", changed)
-    with pytest.raises(CorpusError, match="fmin is 20.0, wanted 50.0"):
+    with pytest.raises(CourseError, match="fmin is 20.0, wanted 50.0"):
         keras.models.load_model(tmp_path / "model.keras")
 
 
@@ -210,7 +210,7 @@ def test_clips_are_read_as_read_clip_does(manifest, tmp_path):
         expected = np.stack([read_clip(r.path, r.start, r.gain) for r in some.itertuples()])
         assert np.array_equal(read_clips(some), expected)
     (tmp_path / "short.wav").write_bytes(b"RIFF")
-    with pytest.raises(CorpusError, match="short.wav"):
+    with pytest.raises(CourseError, match="short.wav"):
         read_clips(odd)
 
 
@@ -218,10 +218,10 @@ AUGMENTATIONS = {
     "shift": shift,
     "circular": functools.partial(shift, circular=True),
     "gain": gain,
-    "resample": resample,
+    "resample": speed_perturb,
     "add_noise": functools.partial(add_noise, noise=NOISE),
     "add_noise_at": functools.partial(add_noise_at, noise=NOISE),
-    "mix": mix,
+    "mix": overlap,
     "reverberate": reverberate,
 }
 
@@ -264,12 +264,12 @@ def loudest_hertz(clips):
 
 
 def test_resampling_moves_pitch():
-    hertz = loudest_hertz(resample(np.repeat(TONE[None], 100, axis=0), (0, 1), most=0.15))
+    hertz = loudest_hertz(speed_perturb(np.repeat(TONE[None], 100, axis=0), (0, 1), most=0.15))
     assert 840 < hertz.min() < 900 and 1_100 < hertz.max() < 1_160
 
 
 def test_resampling_brings_in_zeros_on_both_sides():
-    out = np.array(resample(np.full((50, CLIP_SAMPLES), 0.5, "float32"), (0, 1), most=0.15))
+    out = np.array(speed_perturb(np.full((50, CLIP_SAMPLES), 0.5, "float32"), (0, 1), most=0.15))
     for clip in out:
         inside = np.flatnonzero(clip > 0)
         assert len(inside) > 13_000 and np.isclose(clip[inside], 0.5).sum() >= len(inside) - 2, (
@@ -297,12 +297,14 @@ def test_stretching_keeps_pitch_and_pitching_keeps_length():
 
 
 def test_copies_are_of_training_clips_only(manifest):
-    both = with_copies(manifest, seed=3)
+    both = with_stretched_copies(manifest, seed=3)
     copies = both[len(manifest) :]
     assert both[: len(manifest)][list(manifest)].equals(manifest)
     assert set(copies.split) == {"train"} and (copies.speaker != "").all()
     assert copies.rate.between(0.85, 1.15).all() and copies.semitones.between(-2, 2).all()
-    assert both.equals(with_copies(manifest, seed=3)) and not both.equals(with_copies(manifest, seed=4))
+    assert both.equals(with_stretched_copies(manifest, seed=3)) and not both.equals(
+        with_stretched_copies(manifest, seed=4)
+    )
     r = copies.iloc[0]
     expected = stretch_and_pitch(read_clip(r.path), r.rate, r.semitones)
     stored = compute_rows("pcm", copies[:1])[0] / 32_768
@@ -342,11 +344,13 @@ def test_coloured_noise_has_its_slope(colour):
 
 def test_mixed_in_is_another_clip():
     names = np.eye(10, CLIP_SAMPLES, dtype="float32")
-    added = np.array(mix(names, (0, 1), probability=1, most=0.3)) - names
+    added = np.array(overlap(names, (0, 1), probability=1, most=0.3)) - names
     assert (np.count_nonzero(added, axis=1) == 1).all() and not added[np.arange(10), np.arange(10)].any()
     assert 0 < added.max() <= 0.3
     share = (
-        (np.array(mix(np.ones((500, CLIP_SAMPLES), "float32"), (0, 1), probability=0.5)) != 1).any(1).mean()
+        (np.array(overlap(np.ones((500, CLIP_SAMPLES), "float32"), (0, 1), probability=0.5)) != 1)
+        .any(1)
+        .mean()
     )
     assert share == pytest.approx(0.5, abs=0.07)
 

@@ -12,7 +12,7 @@ import pytest
 from kill_store import tree
 
 from kws import preprocess
-from kws.split import CLIP_SAMPLES, CorpusError
+from kws.split import CLIP_SAMPLES, CourseError
 from kws.submission import predict_clips, test_clips
 
 test_clips.__test__ = False  # a function of the course, not a test
@@ -88,7 +88,7 @@ def test_predictions_though_a_worker_is_killed(client, corpus, model, tmp_path, 
 
 def test_an_error_of_a_worker_is_told_here(client, manifest, tmp_path, small_disk):
     folder, resize = small_disk
-    with pytest.raises(CorpusError, match="the disk is full"):
+    with pytest.raises(CourseError, match="the disk is full"):
         preprocess.write_store(folder, "log_mel", manifest, shard=16, client=client)
     resize(64)
     assert len(preprocess.write_store(folder, "log_mel", manifest, shard=16, client=client)) == len(manifest)
@@ -96,7 +96,7 @@ def test_an_error_of_a_worker_is_told_here(client, manifest, tmp_path, small_dis
 
 def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
-    with pytest.raises(CorpusError, match="pip install -r req-scale.txt"):
+    with pytest.raises(CourseError, match="pip install -r req-scale.txt"):
         preprocess.connect("local")
 
 
@@ -104,7 +104,7 @@ def test_no_scheduler():
     import dask
 
     with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
-        with pytest.raises(CorpusError, match="no scheduler answers .* dask scheduler"):
+        with pytest.raises(CourseError, match="no scheduler answers .* dask scheduler"):
             preprocess.connect("tcp://127.0.0.1:9")
-    with pytest.raises(CorpusError, match="no scheduler answers"):
+    with pytest.raises(CourseError, match="no scheduler answers"):
         preprocess.connect("nonsense://x")

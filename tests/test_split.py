@@ -12,15 +12,15 @@ from kws.split import (
     LABELS,
     SAMPLE_SIZES,
     SPOKEN_WORDS,
-    CorpusError,
+    CourseError,
     check_wav,
     coloured_noise,
     draw_sample,
     get_corpus,
-    is_unseen,
+    is_out_of_vocabulary,
     label_list,
     labels_of,
-    lay_out,
+    export_folders,
     load_espeak,
     make_manifest,
     make_synthetic,
@@ -66,7 +66,7 @@ def test_work_dir_keeps_profiles_apart():
         len({work_dir(c, p) for c in ("synthetic", "data/raw/mine") for p in ("smoke", "sample", "full")})
         == 6
     )
-    with pytest.raises(CorpusError, match="PROFILE=huge"):
+    with pytest.raises(CourseError, match="PROFILE=huge"):
         work_dir("synthetic", "huge")
 
 
@@ -78,7 +78,7 @@ def test_voices_are_different_and_seeded():
 
 
 def test_espeak_refuses_an_unknown_voice():
-    with pytest.raises(CorpusError, match="no voice martian"):
+    with pytest.raises(CourseError, match="no voice martian"):
         load_espeak()("yes", "martian")
 
 
@@ -192,7 +192,7 @@ def test_bad_files_are_listed_and_the_rest_goes_on(small_corpus, tmp_path):
 def test_reading_a_bad_clip_names_it(small_corpus, name):
     folder = small_corpus / "train/audio/yes"
     bad_wavs(folder, next(folder.glob("*.wav")))
-    with pytest.raises(CorpusError, match=f"{name}_nohash_0.wav"):
+    with pytest.raises(CourseError, match=f"{name}_nohash_0.wav"):
         read_clip(folder / f"{name}_nohash_0.wav")
 
 
@@ -208,18 +208,18 @@ def test_short_clips_are_padded_and_long_ones_cut(tmp_path):
 
 
 def test_errors_name_the_way_out(small_corpus, tmp_path):
-    with pytest.raises(CorpusError, match="nowhere: there is no such folder. Use CORPUS=synthetic"):
+    with pytest.raises(CourseError, match="nowhere: there is no such folder. Use CORPUS=synthetic"):
         get_corpus(tmp_path / "nowhere")
     (tmp_path / "empty/train/audio").mkdir(parents=True)
-    with pytest.raises(CorpusError, match="no recordings"):
+    with pytest.raises(CourseError, match="no recordings"):
         get_corpus(tmp_path / "empty")
-    with pytest.raises(CorpusError, match="0_split.ipynb"):
+    with pytest.raises(CourseError, match="0_split.ipynb"):
         read_manifest(tmp_path)
     (small_corpus / "train/testing_list.txt").write_text("yes/gone_nohash_0.wav\n")
-    with pytest.raises(CorpusError, match="the other list is missing"):
+    with pytest.raises(CourseError, match="the other list is missing"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
     (small_corpus / "train/audio/validation_list.txt").write_text("yes/gone_nohash_1.wav\n")
-    with pytest.raises(CorpusError, match="name no recording"):
+    with pytest.raises(CourseError, match="name no recording"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
@@ -227,18 +227,18 @@ def test_a_speaker_in_two_splits_is_refused(small_corpus, tmp_path):
     name = next(small_corpus.glob("train/audio/yes/*.wav")).name
     (small_corpus / "train/testing_list.txt").write_text(f"yes/{name}\n")
     (small_corpus / "train/validation_list.txt").write_text(f"bed/{name}\n")
-    with pytest.raises(CorpusError, match=f"more than one split, the first: {name[:8]}"):
+    with pytest.raises(CourseError, match=f"more than one split, the first: {name[:8]}"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
 def test_no_noise_and_no_speakers_for_a_split(small_corpus, tmp_path):
     shutil.rmtree(small_corpus / "train/audio/_background_noise_")
-    with pytest.raises(CorpusError, match="make_noises"):
+    with pytest.raises(CourseError, match="make_noises"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
     for path in list(small_corpus.glob("train/audio/*/*.wav")):
         if which_split(path.name) == "val":
             path.unlink()
-    with pytest.raises(CorpusError, match="no clips for val"):
+    with pytest.raises(CourseError, match="no clips for val"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
@@ -249,14 +249,14 @@ def test_real_speech(real_corpus, tmp_path):
     assert counts["train"] + counts["held"] == 11_593 and (counts["val"], counts["test"]) == (1_200, 603)
     assert spoken.split.replace("held", "train").groupby(spoken.speaker).nunique().max() == 1
     assert len(pd.read_csv(tmp_path / "skipped.csv")) == 0
-    unseen = manifest[is_unseen(manifest)]
+    unseen = manifest[is_out_of_vocabulary(manifest)]
     assert {"eight", "one", "two", "zero"} <= set(unseen.word) and (unseen.split == "val").sum() > 50
 
 
 def test_labels():
     assert label_list(("computer", "lights")) == ("silence", "unknown", "computer", "lights")
     for words in ((), ("yes", "yes"), ("silence",), ("unknown", "yes")):
-        with pytest.raises(CorpusError, match="name one or more"):
+        with pytest.raises(CourseError, match="name one or more"):
             label_list(words)
 
 
@@ -293,8 +293,8 @@ def test_own_words(own_corpus, tmp_path):
     assert labels_of(manifest) == labels_of(read_manifest(tmp_path)) == label_list(("computer", "lights"))
     assert (tmp_path / "labels.txt").read_text() == "silence\nunknown\ncomputer\nlights\n"
     assert set(manifest.word[manifest.label == "unknown"]) == {"window", "music", "two"}
-    assert set(manifest.word[is_unseen(manifest)]) == {"two"}
-    assert not is_unseen(manifest, ("train", "held")).any(), (
+    assert set(manifest.word[is_out_of_vocabulary(manifest)]) == {"two"}
+    assert not is_out_of_vocabulary(manifest, ("train", "held")).any(), (
         "a model that has learned from held words knows them"
     )
     other = make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
@@ -307,9 +307,9 @@ def test_own_words(own_corpus, tmp_path):
 
 
 def test_a_command_without_recordings_is_told(own_corpus, tmp_path):
-    with pytest.raises(CorpusError, match="no recordings of lamp. Its words: computer, lights"):
+    with pytest.raises(CourseError, match="no recordings of lamp. Its words: computer, lights"):
         make_manifest(own_corpus, tmp_path, words=("computer", "lamp"))
-    with pytest.raises(CorpusError, match="Set WORDS"):
+    with pytest.raises(CourseError, match="Set WORDS"):
         make_manifest(own_corpus, tmp_path)
 
 
@@ -324,7 +324,7 @@ def test_two_speakers_are_split_by_lists(own_corpus, tmp_path):
             path.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(sorted(own_corpus.glob(f"{word}/*.wav"))[i], path)
     shutil.copytree(own_corpus / "_background_noise_", folder / "_background_noise_")
-    with pytest.raises(CorpusError, match="validation_list.txt"):
+    with pytest.raises(CourseError, match="validation_list.txt"):
         make_manifest(folder, tmp_path / "work", words=("computer",))
     for name, file in zip(names, ("validation_list.txt", "testing_list.txt")):
         (folder / file).write_text(f"computer/{name}_0.wav\nwindow/{name}_0.wav\n")
@@ -359,7 +359,7 @@ def test_held_out_words_are_in_no_training_clip(corpus, tmp_path):
     train, held = (set(manifest.word[manifest.split == split]) for split in ("train", "held"))
     assert held == {"bed", "wow"}, "a command was held out, or a word was not"
     assert not held & train and "yes" in train
-    unseen = manifest[is_unseen(manifest)]
+    unseen = manifest[is_out_of_vocabulary(manifest)]
     assert set(unseen.word) == held and {"val", "test"} <= set(unseen.split)
     assert not manifest["sample"][manifest.split == "held"].any()
     assert (make_manifest(corpus, tmp_path, held_out=()).split != "held").all()
@@ -395,7 +395,7 @@ def test_lay_out(manifest, tmp_path):
     import keras
 
     rows = manifest[manifest["sample"]]
-    folder = lay_out(rows, tmp_path / "main")
+    folder = export_folders(rows, tmp_path / "main")
     for split in ("train", "val", "test"):
         assert sorted(p.name for p in (folder / split).iterdir()) == sorted(LABELS)
         for label in LABELS:
@@ -409,11 +409,11 @@ def test_lay_out(manifest, tmp_path):
     for path in (folder / "val/silence").iterdir():
         assert min(np.abs(read_clip(path) - clip).max() for clip in expected) < 1e-4
     stamp = linked.lstat().st_mtime_ns
-    lay_out(rows, folder)
+    export_folders(rows, folder)
     assert linked.lstat().st_mtime_ns == stamp, "laid out again"
-    lay_out(rows[rows.label != "go"], folder)
+    export_folders(rows[rows.label != "go"], folder)
     assert not list(folder.glob("*/go/*.wav")) and list(folder.glob("*/yes/*.wav"))
-    lay_out(rows, folder)
+    export_folders(rows, folder)
     dataset = keras.utils.audio_dataset_from_directory(
         folder / "val", output_sequence_length=CLIP_SAMPLES, class_names=list(LABELS), verbose=False
     )
@@ -425,7 +425,7 @@ def test_lay_out_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypa
         raise OSError("privilege not held")
 
     monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
-    folder = lay_out(manifest[manifest.label == "yes"], tmp_path / "main")
+    folder = export_folders(manifest[manifest.label == "yes"], tmp_path / "main")
     paths = list(folder.glob("*/yes/*.wav"))
     assert len(paths) == (manifest.label == "yes").sum() and not any(p.is_symlink() for p in paths)
 
@@ -442,12 +442,12 @@ def test_lay_out_spoils_nothing(manifest, tmp_path):
     rows = manifest[manifest.label == "unknown"][:2].assign(path=[p.as_posix() for p in paths], split="val")
     rows["word"] = ["turn", "turn_off"]
     before = [path.read_bytes() for path in paths]
-    folder = lay_out(rows, tmp_path / "main")
+    folder = export_folders(rows, tmp_path / "main")
     assert len(list(folder.glob("val/unknown/*.wav"))) == 2
     assert [path.read_bytes() for path in paths] == before
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(CorpusError, match="not made by lay_out"):
-        lay_out(rows, tmp_path / "thesis")
+    with pytest.raises(CourseError, match="not made by lay_out"):
+        export_folders(rows, tmp_path / "thesis")
 
 
 @pytest.mark.parametrize("corpus", ["", ".", "..", "data/raw"])
@@ -456,23 +456,23 @@ def test_work_dir_is_a_folder_of_its_own(corpus, tmp_path, monkeypatch):
     (tmp_path / "data/raw").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "data/raw")
     if corpus == "..":
-        with pytest.raises(CorpusError, match="name a corpus"):
+        with pytest.raises(CourseError, match="name a corpus"):
             work_dir("..", "full")
     else:
-        with pytest.raises(CorpusError, match="name a corpus"):
+        with pytest.raises(CourseError, match="name a corpus"):
             work_dir(corpus, "full")
 
 
 def test_two_corpora_of_one_name_do_not_share_a_folder(small_corpus, corpus, tmp_path):
     make_manifest(corpus, tmp_path / "work")
-    with pytest.raises(CorpusError, match="belongs to .*synthetic-smoke: give one of the two"):
+    with pytest.raises(CourseError, match="belongs to .*synthetic-smoke: give one of the two"):
         make_manifest(small_corpus, tmp_path / "work", words=("yes",))
 
 
 def test_a_half_written_manifest_is_noticed_and_made_again(corpus, tmp_path):
     first = make_manifest(corpus, tmp_path)
     (tmp_path / "labels.txt").write_text("silence\nunknown\ncomputer\n")
-    with pytest.raises(CorpusError, match="does not know"):
+    with pytest.raises(CourseError, match="does not know"):
         read_manifest(tmp_path)
     for spoil in (
         lambda: (tmp_path / "manifest.csv").unlink(),

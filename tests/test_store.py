@@ -14,7 +14,7 @@ from kill_store import tree
 
 from kws import preprocess
 from kws.preprocess import compute_rows, open_array, open_store, read_rows, write_store
-from kws.split import CorpusError, make_manifest
+from kws.split import CourseError, make_manifest
 
 
 @pytest.fixture(params=["bcolz", "blosc2"])
@@ -42,7 +42,7 @@ def test_store_holds_what_was_computed(library, manifest, tmp_path, feature):
     train = train.reshape(-1, 1) / 32_768 if feature == "pcm" else train.reshape(-1, train.shape[-1])
     statistics = store.attrs["statistics"]
     np.testing.assert_allclose(statistics["mean"], train.mean(0), rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(statistics["deviation"], train.std(0), rtol=1e-4)
+    np.testing.assert_allclose(statistics["std"], train.std(0), rtol=1e-4)
 
 
 def test_statistics_are_of_training_rows_only(library, manifest, tmp_path):
@@ -65,7 +65,7 @@ def test_interrupted_store_goes_on(library, manifest, tmp_path, monkeypatch):
     monkeypatch.setattr(preprocess, "compute_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_store(tmp_path, "log_mel", manifest, shard=64)
-    with pytest.raises(CorpusError, match="2_preprocess_augment.ipynb"):
+    with pytest.raises(CourseError, match="2_preprocess_augment.ipynb"):
         open_store(tmp_path, "log_mel", manifest)
     store = write_store(tmp_path, "log_mel", manifest, shard=64)
     assert sum(calls[4:]) == len(manifest) - 3 * 64, "rows that were there were computed again"
@@ -76,12 +76,12 @@ def test_interrupted_store_goes_on(library, manifest, tmp_path, monkeypatch):
 def test_stale_store_is_refused_and_replaced(library, corpus, manifest, tmp_path, monkeypatch):
     write_store(tmp_path, "log_mel", manifest)
     other = make_manifest(corpus, tmp_path / "other", "sample", seed=1)
-    with pytest.raises(CorpusError, match="another manifest.*2_preprocess_augment.ipynb"):
+    with pytest.raises(CourseError, match="another manifest.*2_preprocess_augment.ipynb"):
         open_store(tmp_path, "log_mel", other)
     feature = preprocess.FEATURES["log_mel"]
     changed = feature._replace(parameters=feature.parameters | {"n_mels": 41})
     monkeypatch.setitem(preprocess.FEATURES, "log_mel", changed)
-    with pytest.raises(CorpusError, match="other parameters: n_mels is 40, wanted 41.*2_preprocess_augment"):
+    with pytest.raises(CourseError, match="other parameters: n_mels is 40, wanted 41.*2_preprocess_augment"):
         open_store(tmp_path, "log_mel", manifest)
     monkeypatch.setitem(preprocess.FEATURES, "log_mel", feature)
     store = write_store(tmp_path, "log_mel", other)
@@ -103,7 +103,7 @@ def test_unfinished_shards_of_other_parameters_are_not_used(library, manifest, t
 def test_a_folder_that_is_no_store(library, manifest, tmp_path):
     (tmp_path / "log_mel.bc").mkdir()
     (tmp_path / "log_mel.bc" / "chunks.b2frame").write_bytes(b"no")
-    with pytest.raises(CorpusError, match="not a store of this course"):
+    with pytest.raises(CourseError, match="not a store of this course"):
         open_store(tmp_path, "log_mel", manifest)
     assert len(write_store(tmp_path, "log_mel", manifest[:20])) == 20
 
@@ -115,9 +115,9 @@ def test_each_library_opens_what_it_wrote(library, manifest, tmp_path, monkeypat
     assert np.array_equal(open_store(tmp_path, "pcm", manifest[:40])[:], expected)
     monkeypatch.setattr(preprocess, "bcolz", None)
     monkeypatch.setitem(sys.modules, "blosc2", None)
-    with pytest.raises(CorpusError, match=f"written by {library}, which is not installed"):
+    with pytest.raises(CourseError, match=f"written by {library}, which is not installed"):
         open_array(tmp_path / "pcm.bc")
-    with pytest.raises(CorpusError, match=f"written by {library}, which is not installed"):
+    with pytest.raises(CourseError, match=f"written by {library}, which is not installed"):
         open_store(tmp_path, "pcm", manifest[:40])
 
 
@@ -155,7 +155,7 @@ def test_full_disk(library, manifest, tmp_path, small_disk, megabytes):
     write_store(folder, "log_mel", manifest[:16])
     before = tree(folder)
     resize(megabytes)
-    with pytest.raises(CorpusError, match=r"disk is full. [\d,]+ bytes are free. Make room"):
+    with pytest.raises(CourseError, match=r"disk is full. [\d,]+ bytes are free. Make room"):
         write_store(folder, "log_mel", manifest, shard=32)
     assert {name: content for name, content in tree(folder).items() if name in before} == before
     shards = list((folder / "log_mel.bc.new").glob("*.bc"))
@@ -173,8 +173,8 @@ def test_full_disk_in_every_place(library, manifest, tmp_path, monkeypatch):
     def full(*args):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    for place in ("write_whole", "create_array", "append_rows"):
-        with monkeypatch.context() as patch, pytest.raises(CorpusError, match="the disk is full"):
+    for place in ("write_atomically", "create_array", "append_rows"):
+        with monkeypatch.context() as patch, pytest.raises(CourseError, match="the disk is full"):
             patch.setattr(preprocess, place, full)
             write_store(tmp_path, "pcm", manifest, shard=64)
         assert before.items() <= tree(tmp_path).items()
@@ -188,11 +188,11 @@ def test_other_errors_stay_what_they_are(library, manifest, tmp_path, monkeypatc
 
         return act
 
-    monkeypatch.setattr(preprocess, "write_whole", broken(errno.EIO))
+    monkeypatch.setattr(preprocess, "write_atomically", broken(errno.EIO))
     with pytest.raises(OSError, match="no"):
         write_store(tmp_path, "pcm", manifest)
-    monkeypatch.setattr(preprocess, "write_whole", broken(errno.EACCES))
-    with pytest.raises(CorpusError, match="cannot be written .*no: .x.bc."):
+    monkeypatch.setattr(preprocess, "write_atomically", broken(errno.EACCES))
+    with pytest.raises(CourseError, match="cannot be written .*no: .x.bc."):
         write_store(tmp_path, "pcm", manifest)
 
 
@@ -204,7 +204,7 @@ def test_a_damaged_shard_is_told(library, manifest, tmp_path):
     files[0].write_bytes(content)
     store = open_store(tmp_path, "pcm", manifest[:50])
     assert np.array_equal(store[:32], compute_rows("pcm", manifest[:32]))
-    with pytest.raises(CorpusError, match="000000032.bc: damaged. Delete .*pcm.bc, and run 2_preprocess"):
+    with pytest.raises(CourseError, match="000000032.bc: damaged. Delete .*pcm.bc, and run 2_preprocess"):
         store[40:50]
 
 
@@ -217,7 +217,7 @@ def test_rows_across_shards(library, manifest, tmp_path):
         assert np.array_equal(store[rows], whole[rows])
     assert (len(store), store.nbytes, store.shape) == (50, whole.nbytes, whole.shape)
     shutil.rmtree(tmp_path / "pcm.bc/000000016.bc")
-    with pytest.raises(CorpusError, match="not a store of this course"):
+    with pytest.raises(CourseError, match="not a store of this course"):
         open_store(tmp_path, "pcm", manifest[:50])
 
 

@@ -12,13 +12,13 @@ import pytest
 from kws.deploy import freeze, to_litert, write_frozen
 from kws.models import ZOO, with_front_end
 from kws.preprocess import open_store
-from kws.split import CLIP_SAMPLES, LABELS, CorpusError
+from kws.split import CLIP_SAMPLES, LABELS, CourseError
 from kws.submission import (
-    LOOKS,
-    average_of_looks,
+    TTA_VIEWS,
+    tta,
     check_submission,
-    combined,
-    fold_words,
+    ensemble,
+    words_to_labels,
     leaderboard,
     load_predictor,
     predict_clips,
@@ -49,7 +49,7 @@ def test_order_is_that_of_the_sample(corpus, tmp_path):
     assert [p.name for p in test_clips(corpus)] == list(names)
     shutil.copytree(corpus / "test", tmp_path / "test")
     assert [p.name for p in test_clips(tmp_path)] == sorted(names)
-    with pytest.raises(CorpusError, match="no clips to predict"):
+    with pytest.raises(CourseError, match="no clips to predict"):
         test_clips(tmp_path / "test")
 
 
@@ -125,26 +125,26 @@ def test_the_same_labels_from_each_form_of_a_model(work, manifest, clips, tmp_pa
         ("model.h5", "is a .keras, .pb or .tflite"),
     ):
         (tmp_path / "model.h5").write_text("x")
-        with pytest.raises(CorpusError, match=message):
+        with pytest.raises(CourseError, match=message):
             load_predictor(tmp_path / name)
 
 
 def test_looks(clips, model):
     plain = model.predict_on_batch(clips)
-    assert np.allclose(average_of_looks(model.predict_on_batch, ["plain"])(clips), plain)
-    both = average_of_looks(model.predict_on_batch, ["plain", "louder"])(clips)
-    assert np.allclose(2 * both - plain, model.predict_on_batch(LOOKS["louder"](clips)), atol=1e-6)
+    assert np.allclose(tta(model.predict_on_batch, ["plain"])(clips), plain)
+    both = tta(model.predict_on_batch, ["plain", "louder"])(clips)
+    assert np.allclose(2 * both - plain, model.predict_on_batch(TTA_VIEWS["louder"](clips)), atol=1e-6)
     click = np.zeros((1, CLIP_SAMPLES), "float32")
     click[0, 8_000] = 1
-    assert LOOKS["earlier"](click).argmax() == 6_500
-    assert all(look(clips[:3]).shape == (3, CLIP_SAMPLES) for look in LOOKS.values())
+    assert TTA_VIEWS["shifted left"](click).argmax() == 6_500
+    assert all(look(clips[:3]).shape == (3, CLIP_SAMPLES) for look in TTA_VIEWS.values())
 
 
 def test_combined():
     three = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.01, 0.99]]])
-    assert combined(three).argmax() == 1 and combined(three, "vote").argmax() == 0
-    assert combined(three, "geometric mean").argmax() == 1
-    assert all(np.allclose(combined(three, how).sum(1), 1) for how in ("mean", "geometric mean", "vote"))
+    assert ensemble(three).argmax() == 1 and ensemble(three, "vote").argmax() == 0
+    assert ensemble(three, "geometric mean").argmax() == 1
+    assert all(np.allclose(ensemble(three, how).sum(1), 1) for how in ("mean", "geometric mean", "vote"))
 
 
 @pytest.mark.parametrize(
@@ -167,7 +167,7 @@ def test_the_check_names_the_first_wrong_line(corpus, tmp_path, spoil, message):
     write_submission(paths, np.eye(12)[np.arange(30) % 12], tmp_path / "s.csv")
     lines = (tmp_path / "s.csv").read_text().splitlines()
     (tmp_path / "s.csv").write_text("\n".join(spoil(lines)) + "\n")
-    with pytest.raises(CorpusError, match=message):
+    with pytest.raises(CourseError, match=message):
         check_submission(tmp_path / "s.csv", paths)
 
 
@@ -233,17 +233,17 @@ def test_send(tmp_path, monkeypatch):
         == f"sent competitions submit -c tensorflow-speech-recognition-challenge -f {tmp_path}/s.csv -m my first"
     )
     monkeypatch.setenv("PATH", kaggle(tmp_path / "bad", "sys.exit('401 - Unauthorized')"))
-    with pytest.raises(CorpusError, match="401 - Unauthorized. By hand: https://www.kaggle.com"):
+    with pytest.raises(CourseError, match="401 - Unauthorized. By hand: https://www.kaggle.com"):
         send_submission(tmp_path / "s.csv", "my first")
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(CorpusError, match="the command kaggle is missing: pip install kaggle"):
+    with pytest.raises(CourseError, match="the command kaggle is missing: pip install kaggle"):
         send_submission(tmp_path / "s.csv", "my first")
 
 
 def test_words_are_folded():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(32), 5)
     words = [*LABELS[2:], *(f"word{i}" for i in range(21)), "silence"]
-    twelve = fold_words(probabilities, words)
+    twelve = words_to_labels(probabilities, words)
     np.testing.assert_allclose(twelve[:, 2:], probabilities[:, :10], rtol=1e-6)
     np.testing.assert_allclose(twelve[:, 1], probabilities[:, 10:31].sum(1), rtol=1e-6)
     np.testing.assert_allclose(twelve[:, 0], probabilities[:, 31], rtol=1e-6)

@@ -18,11 +18,11 @@ from sklearn.metrics import label_ranking_average_precision_score
 
 from kws import submission, tagging, training
 from kws.models import load_model, macs
-from kws.split import CorpusError, write_wav
+from kws.split import CourseError, write_wav
 from kws.submission import write_tags
 from kws.tagging import (
     SOUNDS,
-    Windows,
+    FrameSettings,
     class_list,
     clip_batches,
     compile_tags,
@@ -35,7 +35,7 @@ from kws.tagging import (
     mobilenet_v1,
     read_tags,
     score_clips,
-    settings_of,
+    read_settings,
     spoil,
     tag_batches,
     targets_of,
@@ -44,7 +44,7 @@ from kws.tagging import (
     whole_windows,
 )
 
-COARSE = Windows(hop=0.05, bands=24)
+COARSE = FrameSettings(hop=0.05, bands=24)
 TINY = {"width": 0.05}
 SIZES = {"train_curated": 16, "train_noisy": 20, "test": 8}
 
@@ -115,34 +115,34 @@ def test_lwlrap_is_scikit_learns(levels):
 
 
 def test_mobilenet_is_that_of_the_table():
-    body = mobilenet_v1(80)
-    kernels = {layer.name: layer for layer in body.layers if hasattr(layer, "kernel")}
+    network = mobilenet_v1(80)
+    kernels = {layer.name: layer for layer in network.layers if hasattr(layer, "kernel")}
     multiplies = {
         name: np.prod(layer.output.shape[1:-1]) * np.prod(layer.kernel.shape)
         for name, layer in kernels.items()
     }
     weights = sum(np.prod(layer.kernel.shape) for layer in kernels.values())
-    assert round(weights / 1e6, 1) == 3.3 and round(macs(body) / 1e6, 1) == 432.4
-    assert sum(multiplies.values()) == macs(body)
+    assert round(weights / 1e6, 1) == 3.3 and round(macs(network) / 1e6, 1) == 432.4
+    assert sum(multiplies.values()) == macs(network)
     for block, millions in {1: 11.2, 2: 21.0, 4: 20.4, 6: 20.8, 12: 22.2, 13: 44.4}.items():
         both = multiplies[f"depthwise{block}"] + multiplies[f"pointwise{block}"]
         assert round(both / 1e6, 1) == millions, block
     assert kernels["pointwise13"].output.shape == (None, 7, 6, 1_024)
     scales = 4 * (16 + sum(filters for filters, _ in tagging.MOBILENET))
     scales += 4 * sum(kernels[f"depthwise{i}"].output.shape[-1] for i in range(1, 14))
-    assert body.count_params() == weights + 80 + scales
+    assert network.count_params() == weights + 80 + scales
 
 
 def test_mobilenet_narrower_and_pooled():
     assert mobilenet_v1(5, width=0.5).get_layer("pointwise13").output.shape[-1] == 512
-    bodies = [mobilenet_v1(5, (20, 24), 0.05, pool) for pool in ("mean", "max")]
-    bodies[1].set_weights(bodies[0].get_weights())
+    networks = [mobilenet_v1(5, (20, 24), 0.05, pool) for pool in ("mean", "max")]
+    networks[1].set_weights(networks[0].get_weights())
     pictures = np.random.default_rng(0).standard_normal((3, 20, 24)).astype("float32")
-    inside = keras.Model(bodies[0].input, bodies[0].get_layer("pointwise13_norm").output)(pictures)
+    inside = keras.Model(networks[0].input, networks[0].get_layer("pointwise13_norm").output)(pictures)
     values = keras.ops.relu(inside).numpy()
-    dense = bodies[0].get_layer("logits")
-    for body, pooled in zip(bodies, (values.mean((1, 2)), values.max((1, 2)))):
-        assert np.allclose(body(pictures), pooled @ dense.kernel + dense.bias, atol=1e-5)
+    dense = networks[0].get_layer("logits")
+    for network, pooled in zip(networks, (values.mean((1, 2)), values.max((1, 2)))):
+        assert np.allclose(network(pictures), pooled @ dense.kernel + dense.bias, atol=1e-5)
 
 
 def test_features_are_librosas():
@@ -161,14 +161,14 @@ def test_features_are_librosas():
     "samples, count", [(0, 1), (1, 1), (44_100, 1), (44_101, 2), (66_150, 2), (66_151, 3), (132_300, 5)]
 )
 def test_windows_cover_a_clip(samples, count):
-    assert Windows().count(samples) == count
+    assert FrameSettings().count(samples) == count
     pcm = whole_windows(np.ones(samples, "float32"))
     assert pcm.sum() == samples and len(pcm) == 44_100 + 22_050 * (count - 1)
     assert log_mel_windows(pcm).shape == (count, 100, 96)
 
 
 def test_features_have_parameters():
-    other = Windows(16_000, 0.03, 0.02, 40, 50, 7_000, 0.1, 2.0, 0.5)
+    other = FrameSettings(16_000, 0.03, 0.02, 40, 50, 7_000, 0.1, 2.0, 0.5)
     pictures = log_mel_windows(whole_windows(np.zeros(40_000, "float32"), other), other)
     assert pictures.shape == (2, 100, 40) and np.allclose(pictures, np.log(0.1))
 
@@ -220,7 +220,7 @@ def test_spoilt_labels_are_missing_and_wrong():
 )
 def test_bad_tables(tags, classes, tmp_path, lines, said):
     (tmp_path / "bad.csv").write_text(f"fname,labels\n{lines}\n")
-    with pytest.raises(CorpusError, match="bad.csv.*" + said):
+    with pytest.raises(CourseError, match="bad.csv.*" + said):
         read_tags(tmp_path / "bad.csv", tags / "test", classes)
 
 
@@ -228,19 +228,19 @@ def test_clips_of_another_rate_are_told_before_training(tags, classes, tmp_path)
     write_wav(tmp_path / "slow.wav", np.zeros(16_000), 16_000)
     (tmp_path / "tags.csv").write_text("fname,labels\nslow.wav,bell\n")
     with pytest.raises(
-        CorpusError, match=r"line 2: slow.wav has 16,000 Hz, 1 channel\(s\); wanted 44,100 Hz"
+        CourseError, match=r"line 2: slow.wav has 16,000 Hz, 1 channel\(s\); wanted 44,100 Hz"
     ):
         read_tags(tmp_path / "tags.csv", tmp_path, classes)
 
 
 def test_tables_that_are_none(tags, classes, tmp_path):
-    with pytest.raises(CorpusError, match="nowhere.csv: there is no such file"):
+    with pytest.raises(CourseError, match="nowhere.csv: there is no such file"):
         read_tags(tmp_path / "nowhere.csv", tags / "test", classes)
     (tmp_path / "other.csv").write_text("file,tag\na.wav,bell\n")
-    with pytest.raises(CorpusError, match="has no column fname, labels; its columns: file, tag"):
+    with pytest.raises(CourseError, match="has no column fname, labels; its columns: file, tag"):
         read_tags(tmp_path / "other.csv", tags / "test", classes)
     (tmp_path / "empty.csv").write_text("fname\na.wav\n")
-    with pytest.raises(CorpusError, match="no classes"):
+    with pytest.raises(CourseError, match="no classes"):
         class_list(tmp_path / "empty.csv")
 
 
@@ -277,12 +277,12 @@ def test_an_epoch_has_every_window_once_and_mixes_clips(clips, classes):
 
 
 def test_labels_are_smoothed_towards_a_half():
-    body = keras.Sequential([keras.Input((2,)), keras.layers.Activation("linear")])
-    compile_tags(body, 1, smoothing=0.3)
+    network = keras.Sequential([keras.Input((2,)), keras.layers.Activation("linear")])
+    compile_tags(network, 1, smoothing=0.3)
     logits, truth = np.array([[2.0, -1.0]], "float32"), np.array([[1.0, 0.0]], "float32")
     p, soft = 1 / (1 + np.exp(-logits)), np.array([[0.85, 0.15]])
     expected = -np.mean(soft * np.log(p) + (1 - soft) * np.log(1 - p))
-    assert float(body.loss(truth, logits)) == pytest.approx(expected, rel=1e-5)
+    assert float(network.loss(truth, logits)) == pytest.approx(expected, rel=1e-5)
 
 
 def test_the_learning_rate_decays_every_few_epochs():
@@ -303,7 +303,7 @@ def test_gone_on_it_ends_with_the_same_weights(run, clips, classes, tmp_path):
     written = last.stat().st_mtime_ns
     assert train_tags(tmp_path / "run", clips["curated"], classes, 2, **options) == last
     assert last.stat().st_mtime_ns == written, "the same training was done twice"
-    with pytest.raises(CorpusError, match="has another training: seed is 0, wanted 1"):
+    with pytest.raises(CourseError, match="has another training: seed is 0, wanted 1"):
         train_tags(tmp_path / "run", clips["curated"], classes, 2, seed=1, **options)
     other = train_tags(tmp_path / "run", clips["curated"], classes, 1, seed=1, resume=False, **options)
     assert not last.exists() and not same(
@@ -323,20 +323,20 @@ def test_nan_stops_with_a_message(clips, classes, tmp_path, shallow):
 def test_warm_start_leaves_out_a_head_for_other_classes(run, classes, capsys):
     start = run / "epoch-0002.keras"
     old = load_model(start)
-    body = mobilenet_v1(len(classes), (20, 24), 0.05)
-    assert "logits" in warm_start_tags(body, classes, start) and capsys.readouterr().out == ""
-    assert same(body.get_weights(), old.get_weights())
+    network = mobilenet_v1(len(classes), (20, 24), 0.05)
+    assert "logits" in warm_start_tags(network, classes, start) and capsys.readouterr().out == ""
+    assert same(network.get_weights(), old.get_weights())
     for others in (classes[:5], classes[::-1]):  # fewer; as many, in another order
-        body = mobilenet_v1(len(others), (20, 24), 0.05)
-        head = body.get_layer("logits").get_weights()
-        taken = warm_start_tags(body, others, start)
+        network = mobilenet_v1(len(others), (20, 24), 0.05)
+        head = network.get_layer("logits").get_weights()
+        taken = warm_start_tags(network, others, start)
         assert "its layer logits is left out" in capsys.readouterr().out
-        assert "logits" not in taken and same(body.get_layer("logits").get_weights(), head)
-        assert same(body.get_layer("pointwise2").get_weights(), old.get_layer("pointwise2").get_weights())
-    body = mobilenet_v1(len(classes), (20, 24), 0.05)
-    taken = warm_start_tags(body, classes, start, include=["pointwise"], exclude=["_norm", "2"])
+        assert "logits" not in taken and same(network.get_layer("logits").get_weights(), head)
+        assert same(network.get_layer("pointwise2").get_weights(), old.get_layer("pointwise2").get_weights())
+    network = mobilenet_v1(len(classes), (20, 24), 0.05)
+    taken = warm_start_tags(network, classes, start, include=["pointwise"], exclude=["_norm", "2"])
     assert taken == ["pointwise1"]
-    with pytest.raises(CorpusError, match="layer conv0 has weights"):
+    with pytest.raises(CourseError, match="layer conv0 has weights"):
         warm_start_tags(mobilenet_v1(len(classes), (20, 24), 0.2), classes, start)
 
 
@@ -348,7 +348,7 @@ def test_a_training_from_a_warm_start(run, clips, classes, tmp_path, monkeypatch
         start=run / "epoch-0002.keras", exclude=("logits",),
     )  # fmt: skip
     assert started == [(run / "epoch-0002.keras", ("",), ("logits",))]
-    assert settings_of(path)["start"] == "run/epoch-0002.keras" and settings_of(path)["windows"] == COARSE
+    assert read_settings(path)["start"] == "run/epoch-0002.keras" and read_settings(path)["windows"] == COARSE
 
 
 def test_evaluation_skips_what_is_there(run, clips, classes, tmp_path, monkeypatch):
@@ -374,7 +374,7 @@ def test_evaluation_skips_what_is_there(run, clips, classes, tmp_path, monkeypat
     assert list((tmp_path / "run/logs/evaluation").glob("events*"))
     evaluate_tags(tmp_path / "run", clips["test"][:4])
     assert len(asked) == 4, "other clips are another evaluation"
-    with pytest.raises(CorpusError, match="no checkpoints"):
+    with pytest.raises(CourseError, match="no checkpoints"):
         evaluate_tags(tmp_path, clips["test"])
 
 
@@ -398,7 +398,7 @@ def test_evaluation_shows_a_partial_result(run, clips, capfd, monkeypatch):
 
     bar = Bar()
     scores = score_clips(run / "epoch-0001.keras", clips["test"], batch_size=3)
-    truth = targets_of(clips["test"], settings_of(run / "epoch-0001.keras")["classes"])
+    truth = targets_of(clips["test"], read_settings(run / "epoch-0001.keras")["classes"])
     assert bar.shown == [round(lwlrap(truth[:n], scores[:n])[0], 3) for n in (3, 6, 8)]
 
 
@@ -420,16 +420,16 @@ def test_predictions_in_the_samples_order(run, tags, clips, classes, tmp_path):
     table = pd.read_csv(target, index_col="fname")
     assert list(table.columns) == columns and list(table.index) == list(sample.index)
     assert (table.loc[["broken.wav", "gone.wav", "slow.wav"]] == 0).all().all()
-    body, (pcm, _) = load_model(checkpoint), soundfile.read(folder / "long.wav", dtype="float32")
+    network, (pcm, _) = load_model(checkpoint), soundfile.read(folder / "long.wav", dtype="float32")
     for name, sound in {"long.wav": pcm, "short.wav": np.full(100, 0.5, "float32")}.items():
         windows = log_mel_windows(whole_windows(sound, COARSE), COARSE)
-        expected = tf.sigmoid(body(windows)).numpy().mean(0)
+        expected = tf.sigmoid(network(windows)).numpy().mean(0)
         assert np.allclose(table.loc[name, classes].astype(float), expected, atol=1e-4), name
     sample.drop(columns="bell").rename_axis("fname").to_csv(tmp_path / "sample.csv")
-    with pytest.raises(CorpusError, match="its classes are not those of .*: bell"):
+    with pytest.raises(CourseError, match="its classes are not those of .*: bell"):
         write_tags(checkpoint, folder, tmp_path / "sample.csv", target)
     sample.rename({"long.wav": "../long.wav"}).rename_axis("fname").to_csv(tmp_path / "sample.csv")
-    with pytest.raises(CorpusError, match="'../long.wav' is not the name of a file"):
+    with pytest.raises(CourseError, match="'../long.wav' is not the name of a file"):
         write_tags(checkpoint, folder, tmp_path / "sample.csv", target)
 
 
@@ -466,7 +466,7 @@ def test_terminal(tags, tmp_path, capsys, shallow):
 
     first = train("train_noisy", "noisy", "--label-smoothing", "0.3")
     last = train("train_curated", "curated", "--warm-start", first, "--exclude", "logits", "--decay", "0.94")
-    assert settings_of(last)["start"] == "noisy/epoch-0001.keras" and settings_of(last)["exclude"] == [
+    assert read_settings(last)["start"] == "noisy/epoch-0001.keras" and read_settings(last)["exclude"] == [
         "logits"
     ]
     where = ["--csv", str(tags / "solution.csv"), "--clips", str(tags / "test")]

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from kws import training
 from kws.models import ZOO, load_model
-from kws.split import CorpusError, is_unseen
+from kws.split import CourseError, is_out_of_vocabulary
 from kws.training import (
     best_of_sample,
     calibration_error,
@@ -28,8 +28,8 @@ from kws.training import (
     pseudo_labelled,
     record,
     reliability,
-    taught,
-    tempered,
+    distillation_batches,
+    apply_temperature,
     train,
     warm_start,
     with_unlabelled,
@@ -90,7 +90,11 @@ def test_train_once(copy, corpus, manifest, engine):
     assert not any((copy / "checkpoints").iterdir())
     table, labels, probabilities = evaluate(load_model(path), copy, manifest, "test")
     assert set(table.index) == {f"test, {part}" for part in ("spoken", "unseen words", "silence", "all")}
-    assert table.n["test, unseen words"] == (is_unseen(manifest) & (manifest.split == "test")).sum() > 0
+    assert (
+        table.n["test, unseen words"]
+        == (is_out_of_vocabulary(manifest) & (manifest.split == "test")).sum()
+        > 0
+    )
     assert table.accuracy["test, all"] == np.mean(labels == probabilities.argmax(1))
 
 
@@ -172,7 +176,7 @@ def test_without_resume_it_begins_anew(copy, corpus, manifest):
 @pytest.mark.parametrize("engine", ["keras", "tensorflow"])
 def test_nan_stops_with_a_message(copy, corpus, manifest, monkeypatch, engine):
     monkeypatch.setattr(
-        training, "compile_model", lambda body, steps: plain(body, steps, learning_rate=float("nan"))
+        training, "compile_model", lambda network, steps: plain(network, steps, learning_rate=float("nan"))
     )
     from kws.models import compile_model as plain
 
@@ -183,7 +187,9 @@ def test_nan_stops_with_a_message(copy, corpus, manifest, monkeypatch, engine):
 
 @pytest.mark.parametrize("engine", ["keras", "tensorflow"])
 def test_patience(copy, corpus, manifest, monkeypatch, engine):
-    monkeypatch.setattr(training, "compile_model", lambda body, steps: plain(body, steps, learning_rate=0.0))
+    monkeypatch.setattr(
+        training, "compile_model", lambda network, steps: plain(network, steps, learning_rate=0.0)
+    )
     from kws.models import compile_model as plain
 
     path = train(copy, corpus, manifest, "linear", epochs=30, engine=engine, patience=2)
@@ -197,7 +203,7 @@ def test_teachers_change_the_targets():
     batches = tf.data.Dataset.from_tensors(
         (np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 0, 1, 1]])
     )
-    _, targets = next(iter(taught(batches, [teacher, teacher], share=0.5)))
+    _, targets = next(iter(distillation_batches(batches, [teacher, teacher], share=0.5)))
     assert np.allclose(targets, [[0.75, 0.25]] * 2 + [[0.25, 0.75]] * 2)
 
 
@@ -211,7 +217,7 @@ def test_warm_start_takes_what_it_is_told():
     assert same(new.layers[1].get_weights(), old.layers[1].get_weights())
     assert warm_start(new, old, include=[last]) == [last]
     assert same(new.get_weights(), old.get_weights())
-    with pytest.raises(CorpusError, match=f"layer {last} has weights"):
+    with pytest.raises(CourseError, match=f"layer {last} has weights"):
         warm_start(other, old)
 
 
@@ -240,11 +246,11 @@ def test_pseudo_labels(corpus, manifest):
 def test_temperature_mends_what_is_too_sure():
     rng = np.random.default_rng(0)
     logits = rng.normal(size=(4_000, 5))
-    labels = np.array([rng.choice(5, p=p) for p in tempered(np.exp(logits), 1.0)])
-    overconfident = tempered(np.exp(logits), 0.25)
+    labels = np.array([rng.choice(5, p=p) for p in apply_temperature(np.exp(logits), 1.0)])
+    overconfident = apply_temperature(np.exp(logits), 0.25)
     temperature = fit_temperature(overconfident, labels)
     assert temperature == pytest.approx(4, rel=0.1)
-    mended = tempered(overconfident, temperature)
+    mended = apply_temperature(overconfident, temperature)
     assert calibration_error(mended, labels) < 0.03 < 0.2 < calibration_error(overconfident, labels)
     assert np.array_equal(mended.argmax(1), overconfident.argmax(1)) and np.allclose(mended.sum(1), 1)
     assert reliability(mended, labels).clips.sum() == 4_000
@@ -288,7 +294,7 @@ def test_two_workers_end_with_equal_weights(tmp_path):
 
 
 def test_best_of_sample(tmp_path):
-    with pytest.raises(CorpusError, match="3_sample_experiments.ipynb"):
+    with pytest.raises(CourseError, match="3_sample_experiments.ipynb"):
         best_of_sample(tmp_path)
     rows = pd.DataFrame(
         [

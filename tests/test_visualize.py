@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from kws import visualize
-from kws.split import SAMPLE_RATE, CorpusError, write_wav
+from kws.split import SAMPLE_RATE, CourseError, write_wav
 from kws.visualize import (
     clip_chooser,
     describe_clips,
@@ -131,7 +131,7 @@ def test_descriptions_go_on_where_they_were_stopped(spoken, tmp_path, monkeypatc
 def test_a_bad_recording_is_named_and_loses_nothing(spoken, tmp_path):
     (tmp_path / "bad.wav").write_text("no sound")
     spoken.loc[len(spoken) - 1, "path"] = str(tmp_path / "bad.wav")
-    with pytest.raises(CorpusError, match="bad.wav"):
+    with pytest.raises(CourseError, match="bad.wav"):
         describe_corpus(spoken, tmp_path)
     (part,) = tmp_path.glob("descriptions-*")
     assert part.stat().st_size == (len(spoken) - 1) // 100 * 100 * 84 * 4
@@ -140,7 +140,7 @@ def test_a_bad_recording_is_named_and_loses_nothing(spoken, tmp_path):
 def test_anomalies_are_found_and_named(spoilt, tmp_path):
     found = find_anomalies(spoilt, describe_corpus(spoilt, tmp_path))
     assert len(found) == len(spoilt) and found.index.equals(spoilt.index)
-    assert 7 in found.oddity.nlargest(2).index
+    assert 7 in found.anomaly_score.nlargest(2).index
     assert found.clipped[7] > 0.4 and found.clipped.drop(7).max() < 0.1
     odd = list_anomalies(found)
     worst = odd.drop_duplicates("anomaly").set_index("anomaly").path

@@ -11,25 +11,28 @@ import sys
 
 from course import ROOT, run
 
+from kws.infra.corpora import open_place, work_dir
+from kws.infra.files import CourseError
 from kws.preprocess import write_store
-from kws.split import CorpusError, read_manifest, work_dir
 
 
 def run_notebook(name, work):
-    """Run a notebook into `work`/notebooks. CorpusError where it stops."""
+    """Run a notebook into `work`/notebooks. CourseError where it stops."""
     page = work / "notebooks" / f"{name}.ipynb"
     page.parent.mkdir(parents=True, exist_ok=True)
     if not run(ROOT / f"{name}.ipynb", page, page):
-        raise CorpusError(f"{name} stopped. The page with the whole error: {page}")
+        raise CourseError(f"{name} stopped. The page with the whole error: {page}")
 
 
-def lay_down(number, work):
-    """Make in `work` what notebook `number` needs."""
+def lay_down(number, corpus, profile, seed):
+    """Make what notebook `number` needs."""
+    work = work_dir(corpus, profile)
     if number >= 1:
         run_notebook("0_split", work)
     if number >= 3:
+        place = open_place(corpus, profile, seed)
         for feature in ("pcm", "log_mel", "mfcc"):
-            write_store(work, feature, read_manifest(work))
+            write_store(place, feature)
     kept = ROOT / "benchmarks/results" / work.name / "experiments.csv"
     if number >= 4 and not (work / "experiments.csv").exists():
         if kept.exists():
@@ -43,11 +46,10 @@ def lay_down(number, work):
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in list("0123456"):
         sys.exit(__doc__)
+    settings = (("CORPUS", "synthetic"), ("PROFILE", "sample"), ("SEED", "0"))
+    corpus, profile, seed = (os.environ.get(*setting) for setting in settings)
     try:
-        lay_down(
-            int(sys.argv[1]),
-            work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample")),
-        )
-    except CorpusError as error:
+        lay_down(int(sys.argv[1]), corpus, profile, int(seed))
+    except CourseError as error:
         sys.exit(str(error))
     print(f"Notebook {sys.argv[1]} can begin.")

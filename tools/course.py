@@ -24,7 +24,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
-from kws.split import read_stamp, work_dir, write_whole  # noqa: E402
+from kws.infra.corpora import work_dir  # noqa: E402
+from kws.infra.files import read_json, write_json  # noqa: E402
 
 # TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(
@@ -99,8 +100,8 @@ def run(path, target, failed):
 def note_time(work, name, seconds):
     """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
     path = work / "seconds.json"
-    noted = {name: seconds} | read_stamp(path)
-    write_whole(path, (json.dumps(noted, indent=1, sort_keys=True) + "\n").encode())
+    noted = {name: seconds} | read_json(path)
+    write_json(path, dict(sorted(noted.items())))
 
 
 def main():

@@ -1,0 +1,208 @@
+"""What a clip is, which files are clips, and how they are read, checked and written."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import unicodedata
+import wave
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import soundfile
+
+from kws.infra.files import CourseError, write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SAMPLE_RATE = 16_000
+CLIP_SAMPLES = 16_000
+FULL_SCALE = 32_768  # of 16-bit samples
+NOISE_WORD = "_background_noise_"
+SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aiff")
+
+
+def to_float(pcm: np.ndarray) -> np.ndarray:
+    """16-bit PCM [...] -> float32 [...] in [-1, 1)."""
+    return pcm.astype("float32") / FULL_SCALE
+
+
+def audio_folder(folder: str | Path) -> Path:
+    """Where the folders of words are: in `folder`/train/audio, or in `folder` itself if it has no such folder."""
+    inner = Path(folder) / "train/audio"
+    return inner if inner.is_dir() else Path(folder)
+
+
+def visible_files(folder: str | Path, suffix: str = "") -> list[Path]:
+    """Files directly in a folder, by name, without those that a system leaves there (._x.wav, .DS_Store).
+
+    With a `suffix` such as ".wav" only those that end so, in either case of letters.
+    """
+    if not Path(folder).is_dir():
+        return []
+    files = (path for path in Path(folder).iterdir() if not path.name.startswith(".") and path.is_file())
+    return sorted(path for path in files if path.name.lower().endswith(suffix))
+
+
+def recordings(folder: str | Path) -> list[Path]:
+    """The files in the folders of words of a corpus, by name; noise is not a word."""
+    words = (path for path in audio_folder(folder).iterdir() if path.is_dir())
+    return [
+        file for word in sorted(words) if not word.name.startswith((".", "_")) for file in visible_files(word)
+    ]
+
+
+def noise_recordings(folder: str | Path) -> list[Path]:
+    """The recordings of background noise of a corpus, by name."""
+    return visible_files(audio_folder(folder) / NOISE_WORD, ".wav")
+
+
+def same_name(name: str) -> str:
+    """A name in one form, however its accents were composed: as macOS and other systems write it, they are equal."""
+    return unicodedata.normalize("NFC", name)
+
+
+def is_text(name: str | Path) -> bool:
+    """Whether a name can be written as UTF-8: file systems also have names that cannot."""
+    try:
+        str(name).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def as_text(name: str | Path) -> str:
+    """A name as text that can be written as UTF-8; what cannot is shown as an escape."""
+    return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def _read_wave(
+    path: str | Path, start: int = 0, samples: int = -1
+) -> tuple[tuple[int, int, int, int], bytes]:
+    """Channels, bytes per sample, rate and promised samples of a PCM wav, and its sound, by the standard library."""
+    with open(path, "rb") as file, wave.open(file) as wav:
+        wav.setpos(start)
+        return wav.getparams()[:4], wav.readframes(wav.getnframes() if samples < 0 else samples)
+
+
+_NOT_A_WAVE = wave.Error, EOFError, OSError, ValueError, RuntimeError
+
+
+def read_clip(
+    path: str | Path,
+    start: int = 0,
+    gain: float = 1.0,
+    samples: int = CLIP_SAMPLES,
+    sample_rate: int = SAMPLE_RATE,
+) -> np.ndarray:
+    """One second of a recording: float32 [16,000] in [-1, 1], zeros after its end.
+
+    Parameters
+    ----------
+    start : first sample to read
+    gain : factor for all samples
+    samples : how many to return; -1 for all that the file has
+    sample_rate : in Hz, which the file must have
+
+    Raises
+    ------
+    CourseError: the file cannot be read, has another rate or more channels, or floats beyond full scale.
+    """
+    wanted = f"convert it to {sample_rate / 1000:g} kHz 16-bit mono wav"
+    try:
+        (channels, width, rate, _), sound = _read_wave(path, start, samples)
+        stored = np.frombuffer(sound, "<i2", len(sound) // 2) if (channels, width) == (1, 2) else None
+    except _NOT_A_WAVE:
+        stored = None
+    if stored is not None and rate == sample_rate:
+        pcm = stored * np.float32(gain / FULL_SCALE)
+        return np.pad(pcm, (0, max(samples - len(pcm), 0)))
+    try:
+        pcm, rate = soundfile.read(path, samples, start, dtype="float32")
+    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+        raise CourseError(
+            f"{as_text(path)}: cannot be read ({as_text(error)}). Take it out, or {wanted}"
+        ) from error
+    if rate != sample_rate or pcm.ndim != 1:
+        raise CourseError(f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); {wanted}")
+    if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
+        raise CourseError(f"{path}: amplitudes beyond full scale; {wanted}")
+    return np.pad(pcm * np.float32(gain), (0, max(samples - len(pcm), 0)))
+
+
+def read_clips(rows: pd.DataFrame) -> np.ndarray:
+    """PCM of some rows of a manifest (path, start, gain): float32 [n, 16,000]."""
+    clips = np.empty((len(rows), CLIP_SAMPLES), "float32")
+    for clip, path, start, gain in zip(clips, rows.path, rows.start, rows.gain):
+        clip[:] = read_clip(path, start, gain)
+    return clips
+
+
+def check_wav(path: str | Path) -> tuple[str, int, str]:
+    """What is wrong with a recording, in words; its number of samples; a digest of its sound.
+
+    Nothing is wrong ("") with a whole 16 kHz 16-bit mono wav that both of our libraries read alike.
+    """
+    if not is_text(path):
+        return "a name that is no UTF-8: rename it", 0, ""
+    try:
+        (channels, width, rate, frames), pcm = _read_wave(path)
+    except _NOT_A_WAVE as error:
+        return f"not a PCM wav file ({str(error) or 'empty'})", 0, ""
+    samples = len(pcm) // (channels * width)
+    digest = hashlib.blake2b(pcm.strip(b"\0"), digest_size=8).hexdigest()
+    fault = "" if frames else "holds no samples"
+    if samples < frames:
+        fault = f"truncated: {samples:,} of {frames:,} samples"
+    if (channels, width, rate) != (1, 2, SAMPLE_RATE):
+        fault = f"{channels} channel(s), {8 * width} bits, {rate:,} Hz: wanted 1, 16 bits, 16,000 Hz"
+    if not fault and not _soundfile_agrees(path, pcm):
+        fault = "a wav file that two readers understand differently"
+    return fault, samples, digest
+
+
+def _soundfile_agrees(path: str | Path, pcm: bytes) -> bool:
+    try:
+        return soundfile.read(path, dtype="int16")[0].tobytes() == pcm
+    except (soundfile.SoundFileError, RuntimeError, TypeError):
+        return False
+
+
+def write_wav(path: str | Path, clip: Sequence[float] | np.ndarray, sample_rate: int = SAMPLE_RATE) -> None:
+    """Write float PCM [n] in [-1, 1] as 16-bit mono wav, 16 kHz as a rule; the file is there whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = io.BytesIO()  # soundfile itself would not say that the disk is full
+    soundfile.write(content, clip, sample_rate, subtype="PCM_16", format="WAV")
+    write_atomically(path, content.getvalue())
+
+
+def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:
+    """Noise with power ~ 1/f**exponent (level below 20 Hz): float64 [samples], root mean square 1."""
+    spectrum = np.fft.rfft(rng.standard_normal(samples))
+    frequency = np.maximum(np.fft.rfftfreq(samples, 1 / SAMPLE_RATE), 20.0)
+    noise = np.fft.irfft(spectrum * frequency ** (-exponent / 2), samples)
+    return noise / np.sqrt(np.mean(noise**2))
+
+
+def no_recordings(folder: str | Path) -> CourseError:
+    """The error for a corpus without recordings where they are expected; it names one that was found elsewhere."""
+    expected = f"{audio_folder(folder)}/<word>/<speaker>_nohash_<n>.wav"
+    beside = (NOISE_WORD, "test")
+    found = (
+        path
+        for path in Path(folder).rglob("*")
+        if path.suffix.lower() in SOUND_SUFFIXES
+        and not path.name.startswith(".")
+        and not set(path.relative_to(folder).parts[:-1]) & set(beside)
+    )
+    elsewhere = next(found, None)
+    there = (
+        f"There is {as_text(elsewhere)}: move it, or name its folder"
+        if elsewhere
+        else "There are none elsewhere"
+    )
+    return CourseError(f"{folder}: no recordings. They are expected as {expected}. {there}")

@@ -1,0 +1,233 @@
+"""From a model file and many clips to probabilities: any form of the model, in parts, gone on with after a stop."""
+
+from __future__ import annotations
+
+import functools
+import timeit
+import uuid
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+import kws.models
+import kws.preprocess
+import kws.zoo  # noqa: F401  registers the layers that saved models are made of
+from kws.audio import CLIP_SAMPLES, read_clip, same_name, visible_files
+from kws.deploy import load_graph
+from kws.infra.backend import keras
+from kws.infra.cluster import run_each
+from kws.infra.files import (
+    CourseError,
+    exclusive_write,
+    file_fingerprint,
+    fingerprint,
+    is_made,
+    part_of,
+    read_csv,
+    remove,
+    write_json,
+)
+from kws.pi import load_litert
+
+Predictor = Callable[[np.ndarray], np.ndarray]
+
+
+def load_model(path: str | Path) -> keras.Model:
+    """A model saved by this course; Keras's safe mode is left on: one that brings code of its own is not opened.
+
+    Raises
+    ------
+    CourseError: the file is not there, or is something else.
+    """
+    try:
+        return keras.models.load_model(path, compile=False, safe_mode=True)
+    except Exception as error:  # whatever a spoilt file makes Keras say
+        raise CourseError(
+            f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it"
+        ) from error
+
+
+def one_thread() -> None:
+    """Let TensorFlow use one thread in this process; before it has done anything."""
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def milliseconds(path: str | Path, runs: int = 30) -> float:
+    """Median time of one clip through the model in a file, PCM to probabilities: milliseconds."""
+    model = load_model(path)
+    call = tf.function(model, input_signature=[tf.TensorSpec([1, CLIP_SAMPLES], tf.float32)])
+    clip = tf.zeros([1, CLIP_SAMPLES])
+    call(clip)
+    return 1e3 * float(np.median(timeit.repeat(lambda: call(clip), number=1, repeat=runs)))
+
+
+def load_predictor(path: str | Path) -> Predictor:
+    """Function of a model file (.keras, .pb or .tflite): PCM float32 [n, 16,000] -> probabilities [n, labels].
+
+    It is tried on a second of silence, so that a spoilt model is told before a long prediction.
+
+    Raises
+    ------
+    CourseError: there is no such file, it is none of the three, or takes no clips.
+    """
+    path = Path(path)
+    if not path.exists():
+        notebook = "4_full_training" if path.suffix == ".keras" else "5_freeze_and_pi"
+        raise CourseError(f"{path}: there is no such model. Notebook {notebook}.ipynb writes it")
+    if path.suffix not in (".keras", ".pb", ".tflite"):
+        raise CourseError(f"{path}: a model is a .keras, .pb or .tflite file")
+    predict = load_model(path).predict_on_batch if path.suffix == ".keras" else _one_by_one(path)
+    try:
+        probabilities = predict(np.zeros((1, CLIP_SAMPLES), "float32"))
+    except Exception as error:  # whatever a spoilt model makes its library say
+        raise CourseError(f"{path}: does not take a clip of {CLIP_SAMPLES:,} samples ({error})") from error
+    if probabilities.ndim != 2:
+        raise CourseError(
+            f"{path}: gives {probabilities.shape[1:]} for a clip, where one row of probabilities is expected"
+        )
+    return predict
+
+
+def _one_by_one(path: Path) -> Predictor:
+    """A .pb or .tflite file, which takes one clip at a time, as a function of many. CourseError where it is something else."""
+    try:
+        predict = load_graph(path) if path.suffix == ".pb" else load_litert(path)
+    except CourseError:
+        raise
+    except (ValueError, RuntimeError) as error:
+        raise CourseError(
+            str(error) if str(error).startswith(str(path)) else f"{path}: not a LiteRT model ({error})"
+        ) from error
+    return lambda clips: np.stack([predict(np.asarray(clip)) for clip in clips])
+
+
+def test_clips(folder: str | Path) -> list[Path]:
+    """Paths of the clips to predict, in the order of sample_submission.csv or by name. CourseError where there are none."""
+    folder = Path(folder)
+    audio, sample = folder / "test/audio", folder / "sample_submission.csv"
+    clips = visible_files(audio, ".wav")
+    if not clips:
+        raise CourseError(
+            f"{audio}: no clips to predict. Put one-second wav files there, for example the contest's"
+        )
+    return named_clips(sample, audio) if sample.exists() else clips
+
+
+def named_clips(sample: str | Path, folder: str | Path) -> list[Path]:
+    """Paths of the clips in `folder` that a sample submission names, in its order.
+
+    Raises
+    ------
+    CourseError: a name is not one of a file, or stands there twice.
+    """
+    names = read_csv(sample, ("fname",), text=True).fname
+    if outside := [name for name in names if Path(name).name != name or name in ("", "..") or "\\" in name]:
+        raise CourseError(f"{sample}: {outside[0]!r} is not the name of a file in {folder}")
+    if names.duplicated().any():
+        raise CourseError(f"{sample}: {names[names.duplicated()].iloc[0]} stands there twice")
+    # a file system may compose accents in another way than the table
+    present = {same_name(path.name): path for path in visible_files(folder)}
+    return [present.get(same_name(name), Path(folder) / name) for name in names]
+
+
+def read_batches(paths: Sequence[str | Path], batch_size: int = 256) -> tf.data.Dataset:
+    """Dataset of (PCM [batch, 16,000], readable [batch]) of wav files, read in parallel, in order."""
+
+    def read(paths):
+        clips, readable = np.zeros((len(paths), CLIP_SAMPLES), "float32"), np.full(len(paths), True)
+        for i, path in enumerate(paths):
+            try:
+                clips[i] = read_clip(path.decode("utf-8", "surrogateescape"))
+            except CourseError:
+                readable[i] = False
+        return clips, readable
+
+    def load(paths):
+        clips, readable = tf.numpy_function(read, [paths], (tf.float32, tf.bool))
+        return tf.ensure_shape(clips, [None, CLIP_SAMPLES]), tf.ensure_shape(readable, [None])
+
+    names = [str(path).encode("utf-8", "surrogateescape") for path in paths]
+    batches = tf.data.Dataset.from_tensor_slices(names).batch(batch_size)
+    return batches.map(load, num_parallel_calls=2).prefetch(2)
+
+
+@functools.lru_cache(2)
+def _loaded(path: str | Path, version: str) -> Predictor:
+    """The predictor of a model file, loaded once in each process; another `version`, another model."""
+    return load_predictor(path)
+
+
+def _predict_part(folder, predict, version, batch_size, batches, part):
+    """Predict `part`, a pair of the first clip's number and paths, into a file in `folder`; returns how many."""
+    first, paths = part
+    predictor = _loaded(predict, version) if isinstance(predict, (str, Path)) else predict
+    rows = [
+        np.where(readable[:, None], predictor(clips), 0).astype("float32")
+        for clips, readable in batches(paths, batch_size)
+    ]
+    path = Path(folder) / f"{first:09}.npy"
+    unfinished = part_of(path, uuid.uuid4().hex)
+    with open(unfinished, "wb") as file:
+        np.save(file, np.concatenate(rows))
+    unfinished.replace(path)
+    return len(paths)
+
+
+def predict_clips(
+    predict: Predictor | str | Path,
+    paths: Sequence[str | Path],
+    target: str | Path,
+    version: str = "",
+    classes: int = 12,
+    batch_size: int = 256,
+    bad: int | None = 0,
+    batches: Callable[..., tf.data.Dataset] = read_batches,
+    part: int = 2_048,
+    client: Any = None,
+) -> tuple[np.ndarray, list[str]]:
+    """Probabilities of wav files: float32 [n, classes], kept in `target` (.npy), and the paths that could not be read.
+
+    Parameters
+    ----------
+    predict : function PCM [n, 16,000] -> probabilities [n, classes], or the path of a model file
+    version : names the model; with the same version and files an unfinished prediction is gone on with, a finished one read back
+    bad : number of the label that unreadable clips get, with probability 1; None leaves them zeros
+    batches : function (paths, batch size) -> Dataset of (what `predict` takes, readable [batch])
+    part : clips that are kept together
+    client : dask.distributed.Client whose workers predict the parts; `predict` is a path then, which they see, too
+    """
+    target = Path(target)
+    parts, note = target.with_suffix(".parts"), target.with_suffix(".json")
+    state = {"state": fingerprint(version, [file_fingerprint(path) for path in paths])}
+    settings = state | {"part": part, "classes": classes}
+    with exclusive_write(target):
+        if not target.exists() or not is_made(note, state):
+            if not is_made(parts / "settings.json", settings):
+                remove(parts)
+                parts.mkdir(parents=True)
+                write_json(parts / "settings.json", settings)
+            files = {at: parts / f"{at:09}.npy" for at in range(0, len(paths), part)}
+            todo = [at for at, file in files.items() if not file.exists()]
+            missing = sum(len(paths[at : at + part]) for at in todo)
+            work = functools.partial(_predict_part, parts.resolve(), predict, version, batch_size, batches)
+            bar = {"desc": "predicting", "unit": "clip", "mininterval": 1}
+            with tqdm(total=len(paths), initial=len(paths) - missing, **bar) as progress:
+                for count in run_each(work, ((at, paths[at : at + part]) for at in todo), client):
+                    progress.update(count)
+            rows = np.concatenate([np.load(file) for file in files.values()])
+            note.unlink(missing_ok=True)
+            with open(part_of(target), "wb") as file:
+                np.save(file, rows)
+            part_of(target).replace(target)
+            write_json(note, state)
+        remove(parts)
+    probabilities = np.load(target)
+    unreadable = probabilities.sum(1) == 0
+    if bad is not None:
+        probabilities[unreadable, bad] = 1
+    return probabilities, [str(paths[i]) for i in np.flatnonzero(unreadable)]

@@ -1,0 +1,300 @@
+"""Where corpora come from: spoken by a machine, downloaded, or a folder of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import subprocess
+import tarfile
+import time
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import pooch
+import requests
+from tqdm import tqdm
+
+from kws.audio import NOISE_WORD, no_recordings, recordings
+from kws.infra.files import CourseError, exclusive_write, part_of
+from kws.infra.synthetic import make_synthetic
+from kws.split import Place, read_manifest
+
+def work_dir(corpus: str | Path, profile: str) -> Path:
+    """Folder for all that is made from `corpus`: data/<corpus>, with -<profile> where that is not the usual one."""
+    if profile not in ("smoke", "sample", "full"):
+        raise CourseError(f"PROFILE={profile}: there are smoke, sample and full")
+    usual = "sample" if corpus == "synthetic" else "full"
+    name = Path(corpus).resolve().name if corpus else ""
+    if name in ("", "raw", "data"):
+        raise CourseError(f"CORPUS={corpus}: name a corpus, or the folder of one")
+    return Path("data") / (name if profile == usual else f"{name}-{profile}")
+
+
+class Archive(NamedTuple):
+    """An official archive: where it is, its SHA-256, its size in bytes and the number of clips in it."""
+
+    url: str
+    sha256: str
+    bytes: int
+    clips: int
+
+
+HOST = "https://storage.googleapis.com/download.tensorflow.org/data"
+
+
+ARCHIVES = {
+    "mini": Archive(
+        f"{HOST}/speech_commands_test_set_v0.02.tar.gz",
+        "cc2a00c1147c2254e9be3fa0f779d8c17421dc349b86366567a8edfa9acd51df",
+        112_563_277,
+        4_890,
+    ),
+    "v0.01": Archive(
+        f"{HOST}/speech_commands_v0.01.tar.gz",
+        "743935421bb51cccdb6bdd152e04c5c70274e935c82119ad7faeec31780d811d",
+        1_489_096_277,
+        64_727,
+    ),
+    "v0.02": Archive(
+        f"{HOST}/speech_commands_v0.02.tar.gz",
+        "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
+        2_428_923_189,
+        105_829,
+    ),
+}
+
+
+CONTEST = "tensorflow-speech-recognition-challenge"
+
+
+def _fetch_rest(url: str, part: Path) -> None:
+    """Append to the file `part` what it lacks of `url`; requests.RequestException where the connection fails."""
+    done = part.stat().st_size if part.exists() else 0
+    wanted = {"Range": f"bytes={done}-", "Accept-Encoding": "identity"}
+    with requests.get(url, headers=wanted, stream=True, timeout=30) as response:
+        if response.status_code == 416:  # nothing is missing
+            return
+        response.raise_for_status()
+        done = done if response.status_code == 206 else 0  # this server sends everything again
+        total = done + int(response.headers.get("Content-Length", 0))
+        with (
+            open(part, "ab" if done else "wb") as file,
+            tqdm(total=total, initial=done, desc=part.stem, unit="B", unit_scale=True, mininterval=1) as bar,
+        ):
+            for chunk in response.iter_content(2**16):
+                bar.update(file.write(chunk))
+    if part.stat().st_size < total:
+        raise requests.ConnectionError(
+            f"the connection ended after {part.stat().st_size:,} of {total:,} bytes"
+        )
+
+
+def resume_download(url: str, part: Path, attempts: int = 5) -> None:
+    """Download `url` into the file `part`; what has arrived stays there, to be gone on with, now or in the next call."""
+    for attempt in range(attempts):
+        try:
+            return _fetch_rest(url, part)
+        except requests.RequestException as error:
+            if attempt == attempts - 1 or isinstance(error, requests.HTTPError):
+                raise
+            time.sleep(attempt)
+
+
+def target_path(name: str) -> Path | None:
+    """Where a member of an archive belongs in the contest's layout; None for a folder. CourseError for a name that leads out."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name:
+        raise CourseError(f"{name}: a name that leads out of the folder. Such an archive is not unpacked")
+    if len(path.parts) < 2:
+        return Path("train", *path.parts)
+    word, file = path.parts[-2], path.name.replace(".wav.wav", ".wav")
+    if word == "_unknown_":
+        word, _, file = file.partition("_")
+    return Path("train/audio", NOISE_WORD if word == "_silence_" else word, file)
+
+
+def unpack(archive: str | Path, folder: str | Path) -> None:
+    """Unpack a .tar.gz in an official layout into `folder`, which is there when it is whole, or not at all."""
+    archive, folder = Path(archive), Path(folder)
+    part = part_of(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    size = archive.stat().st_size
+    try:
+        with (
+            open(archive, "rb") as file,
+            tqdm.wrapattr(file, "read", size, desc=f"unpacking {archive.name}", mininterval=1) as source,
+            tarfile.open(fileobj=source, mode="r|gz") as members,
+        ):
+            for member in members:
+                target = part / target_path(member.name)
+                if member.isdir() or target.name.startswith("._"):
+                    continue
+                if not member.isfile():
+                    raise CourseError(f"{archive}: {member.name} is a link. Such an archive is not unpacked")
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with open(target, "wb") as out:
+                    shutil.copyfileobj(members.extractfile(member), out)
+        part.rename(folder)
+    except CourseError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes tarfile say
+        raise CourseError(
+            f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _check_space(folder: Path, needed: float) -> None:
+    """CourseError unless `needed` bytes are free where `folder` is."""
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise CourseError(
+            f"{folder}: {needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free. Make room there"
+        )
+
+
+def fetch_archive(name: str, raw: str | Path = "data/raw", archives: dict[str, Archive] = ARCHIVES) -> Path:
+    """Folder of an official corpus (a key of ARCHIVES) below `raw`: downloaded, checked and unpacked unless it is there.
+
+    Raises CourseError where the disk is too small, the connection fails for good, or the checksum is another one.
+    """
+    folder, archive = Path(raw) / name, archives[name]
+    if folder.exists():
+        return folder
+    file = folder.parent / Path(archive.url).name
+    on_disk = 9 * 4_096  # bytes that a clip of 32 kB takes
+    with exclusive_write(folder):
+        if folder.exists():  # the run that was waited for has fetched it
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(folder.parent, archive.clips * on_disk + (0 if file.exists() else archive.bytes))
+        _download(archive, file)
+        unpack(file, folder)
+    return folder
+
+
+def _download(archive: Archive, file: Path) -> None:
+    """Download an Archive into `file`, unless it is there with the right checksum; CourseError where that fails."""
+    part = part_of(file)
+    if file.exists() and pooch.file_hash(file) == archive.sha256:
+        return
+    try:
+        resume_download(archive.url, part)
+    except requests.RequestException as error:
+        status = getattr(error.response, "status_code", None)
+        reason = f"the server answers {status}" if status else "the connection failed"
+        raise CourseError(f"{archive.url}: {reason}. Run this again: it goes on where it was") from error
+    except OSError as error:
+        raise CourseError(
+            f"{file}: {error.strerror}. Make room and run this again: it goes on where it was"
+        ) from error
+    if pooch.file_hash(part) != archive.sha256:
+        part.unlink()
+        raise CourseError(
+            f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
+        )
+    part.replace(file)
+
+
+def fetch_kaggle(raw: str | Path = "data/raw") -> Path:
+    """Folder of the contest's data below `raw`, by the command kaggle; CourseError, with what to do, where that fails."""
+    folder = Path(raw) / "kaggle"
+    if folder.exists():
+        return folder
+    if not shutil.which("kaggle") or not importlib.util.find_spec("py7zr"):
+        raise CourseError(
+            "the command kaggle, or what unpacks its archives, is missing: pip install kaggle py7zr"
+        )
+    with exclusive_write(folder):
+        if folder.exists():  # the run that was waited for has fetched it
+            return folder
+        archive = folder.with_name(f"{CONTEST}.zip")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(folder.parent, 10e9 if archive.exists() else 14e9)
+        command = ["kaggle", "competitions", "download", "-c", CONTEST, "-p", str(folder.parent)]
+        said = ""
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as process:
+            for line in process.stdout:
+                said = line.strip() or said
+                print(said, end="\r", flush=True)
+        if process.returncode:
+            raise CourseError(
+                f"kaggle: {said}\nIt needs a token: make one at https://www.kaggle.com/settings/api and save it as "
+                "~/.kaggle/access_token (kaggle.json for older versions). The rules have to be accepted, too: "
+                f"https://www.kaggle.com/c/{CONTEST}/rules"
+            )
+        _unpack_kaggle(archive, folder)
+    return folder
+
+
+def _unpack_kaggle(archive: Path, folder: Path) -> None:
+    """Unpack the contest's zip of 7z archives into `folder`, which is there when it is whole, or not at all."""
+    import py7zr
+
+    part = part_of(folder)
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        with zipfile.ZipFile(archive) as members:
+            members.extractall(part)  # drops ../ and knows no links
+        for inner in tqdm(sorted(part.glob("*.7z")), desc=f"unpacking {archive.name}", unit="archive"):
+            with py7zr.SevenZipFile(inner) as members:
+                for member in members.files:
+                    target_path(member.filename)
+                    if member.is_symlink:
+                        raise CourseError(
+                            f"{inner.name}: {member.filename} is a link. Such an archive is not unpacked"
+                        )
+                members.extractall(part)
+            inner.unlink()
+        part.rename(folder)
+    except CourseError:
+        raise
+    except Exception as error:  # whatever a spoilt archive makes zipfile and py7zr say
+        raise CourseError(
+            f"{archive}: unpacking into {folder} stopped ({error}). Nothing of it was kept"
+        ) from error
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def get_corpus(
+    corpus: str | Path = "synthetic", profile: str = "sample", seed: int = 0, raw: str | Path = "data/raw"
+) -> Path:
+    """Folder of a corpus: spoken (synthetic), downloaded (mini, v0.01, v0.02, kaggle), or checked if it is a path.
+
+    What is made or downloaded lies below `raw`.
+
+    Raises
+    ------
+    CourseError: there is no such folder, or it holds no recordings where they are expected.
+    """
+    if corpus == "synthetic":
+        name = work_dir(corpus, profile).name + (f"-seed{seed}" if seed else "")
+        return make_synthetic(Path(raw) / name, profile, seed)
+    if corpus in ARCHIVES:
+        return fetch_archive(corpus, raw)
+    if corpus == "kaggle":
+        return fetch_kaggle(raw)
+    folder = Path(corpus)
+    if not folder.is_dir():
+        raise CourseError(
+            f"{corpus}: there is no such folder. Use CORPUS=synthetic, {', '.join(ARCHIVES)}, kaggle, or the path of a corpus"
+        )
+    if not recordings(folder):
+        raise no_recordings(folder)
+    return folder
+
+
+def open_place(corpus: str | Path = "synthetic", profile: str = "sample", seed: int = 0) -> Place:
+    """The Place of a corpus whose manifest notebook 0 has made: working folder, recordings, manifest and its fingerprint.
+
+    Raises
+    ------
+    CourseError: there is no manifest yet, or no corpus.
+    """
+    work = work_dir(corpus, profile)
+    return Place.of(work, read_manifest(work), get_corpus(corpus, profile, seed))

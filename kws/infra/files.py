@@ -1,0 +1,224 @@
+"""Files that are there whole or not at all, locks, notes that say what a file was made from, and errors a person can act on."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class CourseError(ValueError):
+    """Something that a person can put right. The message names the file and what to do."""
+
+
+def part_of(path: str | Path, mark: str = "") -> Path:
+    """Where a file or folder is made before it gets its name: <name>.part beside it; `mark` keeps several makers apart."""
+    path = Path(path)
+    return path.with_name(f"{path.name}{mark and '-' + mark}.part")
+
+
+def write_atomically(path: str | Path, content: bytes) -> None:
+    """Write bytes to a file that is there whole or not at all."""
+    part = part_of(path)
+    part.write_bytes(content)
+    part.replace(path)
+
+
+def write_csv(path: str | Path, table: pd.DataFrame) -> None:
+    """Write a table, without its index, to a CSV that is there whole or not at all."""
+    write_atomically(path, table.to_csv(index=False).encode())
+
+
+def write_json(path: str | Path, values: Any) -> None:
+    """Write values as JSON to a file that is there whole or not at all; paths become text, numpy's numbers numbers."""
+    write_atomically(path, (json.dumps(values, indent=1, default=_plain, ensure_ascii=False) + "\n").encode())
+
+
+def _plain(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value.item() if hasattr(value, "item") else float(value)
+
+
+def remove(folder: str | Path) -> None:
+    """Delete a folder; killed in the middle it is gone under its name, and never half there."""
+    folder = Path(folder)
+    trash = folder.with_name(folder.name + ".trash")
+    shutil.rmtree(trash, ignore_errors=True)
+    if folder.exists():
+        folder.rename(trash)
+        shutil.rmtree(trash)
+
+
+def replace_folder(part: Path, folder: Path) -> None:
+    """Give the folder `part` the name `folder`; what has that name stays as <name>.old until the new one is there."""
+    old = folder.with_name(folder.name + ".old")
+    remove(old)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    remove(old)
+
+
+def restore_folder(folder: Path) -> None:
+    """Bring back what `replace_folder` had put aside when it was killed between its two renamings, and tidy up."""
+    old = folder.with_name(folder.name + ".old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    remove(old)
+    shutil.rmtree(folder.with_name(folder.name + ".trash"), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def exclusive_write(target: str | Path) -> Iterator[None]:
+    """For a step that writes the file or folder `target`: one run at a time, and clear errors.
+
+    Another run that writes the same is waited for: the system frees a lock when its process is gone, however it ended.
+
+    Raises
+    ------
+    CourseError: the disk is full or cannot be written to.
+    """
+    target = Path(target)
+    user = getattr(os, "getuid", int)()  # Windows has none: 0
+    digest = hashlib.sha1(str(target.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    lock = FileLock(Path(tempfile.gettempdir()) / f"kws-{user}-{digest}.lock", is_singleton=True)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        print(f"{target}: another run is writing it; this one waits", flush=True)
+        lock.acquire()
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        if translated := _disk_error(error, target):
+            raise translated from error
+        raise
+    finally:
+        lock.release()
+
+
+def _disk_error(error: Exception, target: Path) -> CourseError | None:
+    """The CourseError for an error that comes from a disk that is full or must not be written to; None for any other."""
+
+    def is_one_of(*numbers):  # TensorFlow and HDF5 have errors of their own, with the system's words in them
+        return getattr(error, "errno", None) in numbers or any(os.strerror(n) in str(error) for n in numbers)
+
+    if is_one_of(errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)):
+        free = shutil.disk_usage(next(p for p in target.resolve().parents if p.exists())).free
+        return CourseError(
+            f"{target}: the disk is full. {free:,} bytes are free. Make room and do the same again: it goes on where it "
+            "stopped, and what was there before is untouched"
+        )
+    if is_one_of(errno.EACCES, errno.EPERM, errno.EROFS):
+        return CourseError(
+            f"{target}: cannot be written ({error}). Allow it, or copy the course to a folder of your own, and do the "
+            "same again"
+        )
+    return None
+
+
+# is it still the same?
+
+
+def read_json(path: str | Path) -> dict:
+    """The dict in a JSON file; empty where there is no file, or nothing whole in it."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def describe_differences(found: dict, wanted: dict) -> str:
+    """What differs between two dicts, in words: empty where nothing does."""
+    keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
+    return ", ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in keys)
+
+
+def is_made(note: str | Path, settings: dict) -> bool:
+    """Whether the note (a JSON file) beside a product says that it was made with these settings, whatever else it says."""
+    found = read_json(note)
+    wanted = json.loads(json.dumps(settings, default=_plain))  # tuples become lists, as in the file
+    return bool(found) and all(found.get(key) == value for key, value in wanted.items())
+
+
+def fingerprint(*parts: Any) -> str:
+    """Twelve hex digits that change when the text of any part does."""
+    return hashlib.sha1("\n".join(map(str, parts)).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def file_fingerprint(path: str | Path) -> str:
+    """Path, size, and times of change of a file as text: the path alone where there is none."""
+    try:
+        found = Path(path).stat()
+    except OSError:
+        return str(path)
+    return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
+
+
+# tables and texts
+
+
+def read_text(path: str | Path) -> str:
+    """Text of a UTF-8 file, with or without a byte order mark; CourseError where it is something else."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CourseError(f"{path}: cannot be read as text in UTF-8 ({error}). Save it as such") from error
+
+
+def read_csv(
+    path: str | Path, columns: Sequence[str] = (), text: bool = False, **options: Any
+) -> pd.DataFrame:
+    """`pandas.read_csv`; with `text` every cell is the text that stands there, also an empty one.
+
+    Raises
+    ------
+    CourseError: the file cannot be read, or lacks one of `columns`. The message names it.
+    """
+    import pandas as pd  # here, since it takes long and few need it
+
+    options |= {"dtype": str, "keep_default_na": False} if text else {}
+    try:
+        table = pd.read_csv(path, **options)
+    except FileNotFoundError as error:
+        raise CourseError(f"{path}: there is no such file") from error
+    except (OSError, ValueError, OverflowError) as error:
+        reason = str(error).splitlines()[0]
+        raise CourseError(
+            f"{path}: not a table ({reason}). Mend it, or delete it and make it again"
+        ) from error
+    if missing := [column for column in columns if column not in table.columns]:
+        present = ", ".join(map(str, table))
+        raise CourseError(
+            f"{path}: has no column {', '.join(missing)}; its columns: {present}. Mend it, or delete it and make it again"
+        )
+    return table
+
+
+def link_file(source: str | Path, target: Path) -> None:
+    """Link `target` to `source`, or copy it where the system allows no links."""
+    try:
+        target.symlink_to(Path(source).resolve())
+    except OSError:
+        shutil.copy(source, target)
+
+
+def save_figure(figure: Any, name: str, folder: str | Path | None) -> None:
+    """Write a matplotlib figure as `folder`/<name>.png; do nothing where `folder` is empty or None."""
+    if folder:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        figure.savefig(Path(folder) / f"{name}.png", dpi=90)
