@@ -7,15 +7,19 @@ SEED ?= 0
 export CORPUS PROFILE SEED
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
+PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
+# uv installs in a fifth of pip's time; where it cannot be had, pip does the same
+INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 
-.PHONY: help run lab notebooks test slow audit bench html links exercises checkpoint clean
+.PHONY: help run lab notebooks test rest full slow audit bench html links exercises checkpoint clean
 
 help:
-	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [PEERS=FOLDER OF FROZEN GRAPHS] [CLUSTER=local|ADDRESS OF A DASK SCHEDULER]   all notebooks, in order"
+	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
-	@echo "make test        the tests"
-	@echo "make slow        the tests that take long or need a network"
+	@echo "make test        the tests that find most faults soonest"
+	@echo "make full        all tests"
+	@echo "make slow        the tests that need a network, or an hour"
 	@echo "make audit       known holes in the versions that CI installs"
 	@echo "make bench       speed of features and store; makes 65,000 clips for it, 2.2 GB for some minutes"
 	@echo "make links       whether all links lead somewhere"
@@ -23,29 +27,35 @@ help:
 	@echo "make exercises   the notebooks without solutions, in exercises/"
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
-$(BIN)/.ready: req.txt
+$(BIN)/.ready: req.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r req.txt
+	-$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	$(call INSTALL,--editable .)
 	touch $@
 
-$(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+$(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready
+	$(call INSTALL,--editable ".[scale,dev]")
 	touch $@
 
 run: $(BIN)/.ready
-	$(BIN)/python tools/course.py
+	@$(BIN)/python tools/course.py
 
 lab: $(BIN)/.ready
 	LISTEN=1 $(BIN)/jupyter lab
 
 notebooks: $(BIN)/.ready
 	IMGS=imgs $(BIN)/python tools/course.py --in-place
+	$(BIN)/python tools/course.py --in-place extras/*.ipynb
 
 test: $(BIN)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest -q
+	$(PYTEST) -m "not full and not slow"
+
+rest: $(BIN)/.dev
+	$(PYTEST) -m "full and not slow"
+
+full: test rest
 
 slow: $(BIN)/.dev
 	$(BIN)/python -m pytest -q -m slow

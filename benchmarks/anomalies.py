@@ -14,7 +14,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from kws.split import get_corpus, make_manifest
+from kws.infra.corpora import get_corpus
+from kws.split import make_manifest
 from kws.visualize import describe_corpus, find_anomalies, list_anomalies
 
 
@@ -26,7 +27,7 @@ def megabytes():
 def measure(corpus, n):
     """Seconds and memory for `n` clips, printed as a line."""
     with tempfile.TemporaryDirectory() as work:
-        manifest = make_manifest(get_corpus(corpus, "sample"), work)
+        manifest = make_manifest(get_corpus(corpus, "sample"), work).manifest
         spoken = manifest[(manifest.speaker != "") & (manifest.split == "train")]
         clips = spoken.iloc[np.arange(n) % len(spoken)].reset_index(drop=True)
         before, start = megabytes(), time.perf_counter()

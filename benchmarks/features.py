@@ -14,9 +14,11 @@ import librosa
 import numpy as np
 import pandas as pd
 
-from kws.models import circumstances
+from kws.audio import SAMPLE_RATE
+from kws.infra.corpora import get_corpus
+from kws.infra.experiments import circumstances
 from kws.preprocess import FLOOR, MEL, write_store
-from kws.split import SAMPLE_RATE, get_corpus, make_manifest
+from kws.split import Place, make_manifest
 
 
 def older_loop(paths):
@@ -56,14 +58,14 @@ def main():
     parser.add_argument("--results", help="csv file to write")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        manifest = make_manifest(get_corpus("synthetic", "sample"), work)
+        manifest = make_manifest(get_corpus("synthetic", "sample"), work).manifest
         manifest = manifest[manifest.speaker != ""].sample(args.clips, random_state=0).reset_index(drop=True)
         for loop in (older_loop, same_numbers_loop):  # the first call of each compiles
             loop(manifest.path[:10])
-        write_store(work, "log_mel", manifest.groupby("split").head(5))
+        write_store(Place.of(work, manifest.groupby("split").head(5)), "log_mel")
         older, _ = seconds_of(older_loop, manifest.path)
         same, expected = seconds_of(same_numbers_loop, manifest.path)
-        ours, store = seconds_of(write_store, work, "log_mel", manifest)
+        ours, store = seconds_of(write_store, Place.of(work, manifest), "log_mel")
         assert np.abs(store[:] - expected).max() < 1e-3
     table = pd.DataFrame(
         {

@@ -8,7 +8,8 @@ import sys
 import tempfile
 import time
 
-from kws.split import get_corpus, make_manifest
+from kws.infra.corpora import get_corpus
+from kws.split import make_manifest
 
 
 def main():
@@ -17,7 +18,7 @@ def main():
     with tempfile.TemporaryDirectory() as work:
         for call in ("first call", "second call"):
             start = time.perf_counter()
-            manifest = make_manifest(folder, work, "full")
+            manifest = make_manifest(folder, work, "full").manifest
             seconds = time.perf_counter() - start
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
             print(

@@ -1,7 +1,7 @@
 """Making and reading a store of 65,000 clips: python benchmarks/store.py [--corpus FOLDER] [--results FILE] [--clips N ...]
 
-The corpus is a folder in the contest's layout, such as one of `kws.split.make_synthetic(FOLDER, "full")`; without one it is
-made first, in a temporary folder (two minutes, 2.2 GB). Each size is made in a process of its own, for its time and its peak
+The corpus is a folder in the contest's layout, such as one of `make_synthetic(FOLDER, "full")`; without one it is made
+first, in a temporary folder (two minutes, 2.2 GB). Each size is made in a process of its own, for its time and its peak
 memory. Then the largest is read: in shuffled pools and in order, from a memory-mapped .npy file, and computed again. With
 --results the numbers are written to a csv file. Exits with an error where 65,000 clips take more than 90 s or 1.5 GB, or where
 four times as many clips take more than six times as long.
@@ -19,25 +19,27 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kws.models import circumstances
+from kws.infra.experiments import circumstances
+from kws.infra.synthetic import make_synthetic
 from kws.preprocess import compute_rows, open_store, shuffled_batches, write_store
-from kws.split import make_manifest, make_synthetic, read_manifest
+from kws.split import Place, make_manifest, read_manifest
 
 BATCH = 100
 
 
 def sample_rows(work, clips):
-    """`clips` random rows of the manifest, in its order."""
+    """A Place with `clips` random rows of the manifest, in its order."""
     manifest = read_manifest(work)
-    return manifest.sample(min(clips, len(manifest)), random_state=0).sort_index().reset_index(drop=True)
+    rows = manifest.sample(min(clips, len(manifest)), random_state=0).sort_index().reset_index(drop=True)
+    return Place.of(Path(work) / str(clips), rows)
 
 
 def make(work, clips):
     """Make a log-mel store in this process; returns what it took."""
-    manifest = sample_rows(work, clips)
-    folder = Path(work) / str(clips)
+    place = sample_rows(work, clips)
+    folder, manifest = place.work, place.manifest
     start = time.perf_counter()
-    write_store(folder, "log_mel", manifest)
+    write_store(place, "log_mel")
     seconds = time.perf_counter() - start
     return {
         "what": "wav files to log-mel store",
@@ -51,8 +53,8 @@ def make(work, clips):
 
 def read(work, clips):
     """Read the store in several ways: one row per way."""
-    manifest = sample_rows(work, clips)
-    store = open_store(Path(work) / str(clips), "log_mel", manifest)
+    place = sample_rows(work, clips)
+    store, manifest = open_store(place, "log_mel"), place.manifest
     n, rng = len(manifest), np.random.default_rng(0)
     copy = np.lib.format.open_memmap(Path(work) / "copy.npy", "w+", store.dtype, store.shape)
     for at in range(0, n, 2_048):

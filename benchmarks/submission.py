@@ -36,10 +36,10 @@ def link_clips(corpus, folder, count):
 
 def one_run(model, folder, how):
     """Predict, in the pipeline to a CSV that is checked, or some clips one at a time; prints clips, seconds and peak MB."""
-    from kws.models import load_model
+    from kws.audio import read_clip
+    from kws.inference import load_model, load_predictor, predict_clips, test_clips
     from kws.pi import peak_memory
-    from kws.split import read_clip
-    from kws.submission import check_submission, load_predictor, predict_clips, test_clips, write_submission
+    from kws.submission import check_submission, write_submission
 
     predict, paths = load_predictor(model), test_clips(folder)
     if how == "predict":
@@ -58,7 +58,7 @@ def one_run(model, folder, how):
 
 
 def main(corpus, model, *counts):
-    from kws.models import circumstances
+    from kws.infra.experiments import circumstances
 
     rows = []
     for count in map(int, counts or COUNTS):

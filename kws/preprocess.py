@@ -331,7 +331,7 @@ def gain(pcm, seed, low=0.5, high=1.5):
 
 # %% ../2_preprocess_augment.ipynb #cell-080
 def speed_perturb(pcm, seed, max_change=0.15):
-    """Play each clip faster or slower by up to `max_change`, around its middle; pitch moves with it. [n, 16,000] -> [n, 16,000]"""
+    """Play each clip faster or slower by up to `max_change`, around its middle; pitch moves with it. [n, 16,000]"""
     n, middle, last = tf.shape(pcm)[0], CLIP_SAMPLES / 2, CLIP_SAMPLES - 1
     rate = tf.random.stateless_uniform([n], seed, 1 - max_change, 1 + max_change)
     left = middle * (1 - rate) / last
@@ -394,7 +394,7 @@ def noise_bank(colour, seconds=20, seed=0):
 
 # %% ../2_preprocess_augment.ipynb #cell-092
 def overlap(pcm, seed, probability=0.5, max_volume=0.3):
-    """Lay another clip of the batch under each clip with a probability, at a random volume up to `max_volume`. [n, 16,000], n > 1"""
+    """Lay another clip of the batch under each clip with a probability, at a volume up to `max_volume`. [n, 16,000], n > 1"""
     n = tf.shape(pcm)[0]
     seeds = tf.random.split(seed, 3)
     offset = tf.random.stateless_uniform([], seeds[0], 1, tf.maximum(n, 2), tf.int32)

@@ -142,7 +142,7 @@ def score_submission(target, solution, labels=LABELS):
 def leaderboard(targets, solution, labels=LABELS):
     """Several CSVs against a solution, the best private score first: DataFrame of accuracies and the private interval.
 
-    A solution without private clips is sorted by its public ones. A CSV that cannot be scored is left out, with a line that says why.
+    Without private clips the public ones decide. A CSV that cannot be scored is left out, with a line that says why.
     """
     read_csv(solution, ("fname", "label", "Usage"), text=True)
     rows = []

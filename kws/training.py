@@ -93,8 +93,8 @@ def sample_rows(rows, count, rng):
 def draw_epoch(labels, words, rng, silence=0.08, unknown=0.2, max_repeats=4, power=0.5):
     """Row numbers of one epoch for integer labels [rows], of which 0 is silence and 1 unknown, and words [rows].
 
-    Commands come as often as the most frequent command, but no clip more than `max_repeats` times; silence and unknown have the given
-    shares of the epoch, an unknown word with n clips a share like n ** `power`. Always equally many rows for the same labels.
+    Commands come as often as the most frequent command, but no clip more than `max_repeats` times; silence and unknown have the
+    given shares of the epoch, an unknown word with n clips a share like n ** `power`. Always as many rows for the same labels.
     """
     rows_of_label = {label: np.flatnonzero(labels == label) for label in np.unique(labels)}
     commands = [label for label in rows_of_label if label > 1]
@@ -124,9 +124,9 @@ IN_MEMORY = 2**30  # bytes: below, clips are unpacked once
 
 
 def load_data(place, feature, rows, seed=0, draw=draw_epoch, augmentations=None, masks=True, labels=None):
-    """Data of some training rows (numbers) of a Place, drawn anew for each epoch by `draw(labels, words, rng)`, and of the validation rows.
+    """Data of some training rows (numbers) of a Place, and of the validation rows.
 
-    `labels` are integers for all rows, in place of the manifest's.
+    Training rows are drawn anew for each epoch by `draw(labels, words, rng)`. `labels` are integers in place of the manifest's.
     """
     manifest = place.manifest
     store, pcm = open_store(place, feature), open_store(place, "pcm")
@@ -202,7 +202,7 @@ def write_confusion(labels, predicted, run, epoch):
 
 
 def fit_keras(network, data, epochs, run):
-    """Train a compiled network with `fit`, from the epoch that the Run has reached; history.csv and best.weights.h5 in its folder."""
+    """Train a compiled network with `fit`, from the epoch that the Run has reached; writes to its folder."""
     best_so_far = pd.read_csv(run.log).val_accuracy.max() if run.log.exists() else None
 
     def picture(epoch, logs=None):
@@ -519,7 +519,7 @@ if __name__ == "__main__" and "__file__" in globals():
 
 # %% ../4_full_training.ipynb #cell-058
 def with_unlabelled(place):
-    """The manifest of a Place and, below it, the readable clips of the corpus's test folder: split `unlabelled`, label unknown for now."""
+    """The manifest of a Place and, below it, the readable clips of its test folder: split `unlabelled`, label unknown for now."""
     manifest, audio = place.manifest, place.folder / "test/audio"
     paths = [path for path in visible_files(audio, ".wav") if not check_wav(path)[0]]
     clips = pd.DataFrame({"path": [path.as_posix() for path in paths]}).assign(

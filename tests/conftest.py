@@ -1,4 +1,7 @@
-"""Small corpora and stores, made once in a temporary folder; real speech where it lies beside the project."""
+"""Small corpora and stores, made once in a temporary folder; real speech where it lies beside the project.
+
+With pytest-xdist all workers share the synthetic corpus and what is made from it.
+"""
 
 import contextlib
 import csv
@@ -12,7 +15,10 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 
-from kws import split
+from kws.audio import read_clip, write_wav
+from kws.infra.files import CourseError
+from kws.infra.synthetic import load_espeak, make_noises, make_synthetic, make_voices, utter
+from kws.split import make_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -44,12 +50,30 @@ def cases():
     return Cases()
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "full: takes minutes; only in make full")
+    if not config.pluginmanager.hasplugin("xdist"):
+        config.addinivalue_line("markers", "xdist_group(name): tests for one worker of pytest-xdist")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node):
+    """Add the counts of a worker of pytest-xdist, which has ended, to those here."""
+    for group, kind, tried, survived in getattr(node, "workeroutput", {}).get("cases", []):
+        counts = CASES.setdefault((group, kind), [0, 0])
+        counts[0] += tried
+        counts[1] += survived
+
+
 def pytest_sessionfinish(session):
     """Write the counts to the csv file that the environment variable CASES names, if it does; other rows there stay."""
+    if hasattr(session.config, "workeroutput"):  # a worker of pytest-xdist: the controller writes
+        session.config.workeroutput["cases"] = [[*key, *counts] for key, counts in CASES.items()]
+        return
     file = os.environ.get("CASES")
     if not file or not CASES:
         return
-    from kws.models import circumstances
+    from kws.infra.experiments import circumstances
 
     path, now = Path(file), circumstances()
     rows = {}
@@ -86,44 +110,59 @@ def small_disk(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory):
+def common(tmp_path_factory):
+    """A folder of this run that all workers of pytest-xdist have: what is made there must lock by itself."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "common"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus(common):
     """A synthetic corpus of 20 voices (read only)."""
-    return split.make_synthetic(tmp_path_factory.mktemp("corpus") / "synthetic-smoke", "smoke", seed=0)
+    return make_synthetic(common / "synthetic-smoke", "smoke", seed=0)
 
 
 @pytest.fixture(scope="session")
-def work(corpus, tmp_path_factory):
-    """Working folder with the manifest and stores of the synthetic corpus (read only)."""
-    from kws import preprocess
+def place(corpus, common):
+    """The Place of the synthetic corpus, with its manifest and the stores pcm, log_mel and mfcc (read only)."""
+    from kws.preprocess import write_store
 
-    work = tmp_path_factory.mktemp("work")
-    manifest = split.make_manifest(corpus, work, "smoke")
+    place = make_manifest(corpus, common / "work", "smoke")
     for feature in ("pcm", "log_mel", "mfcc"):
-        preprocess.write_store(work, feature, manifest)
-    return work
+        write_store(place, feature)
+    return place
 
 
 @pytest.fixture(scope="session")
-def manifest(work):
-    return split.read_manifest(work)
+def work(place):
+    """Working folder with the manifest and stores of the synthetic corpus (read only)."""
+    return place.work
+
+
+@pytest.fixture(scope="session")
+def manifest(place):
+    """The manifest of the synthetic corpus (read only)."""
+    return place.manifest
 
 
 @pytest.fixture(scope="session")
 def clips(manifest):
     """Forty spoken clips: float32 [40, 16,000]."""
     paths = manifest[manifest.speaker != ""].sample(40, random_state=0).path
-    return np.stack([split.read_clip(path) for path in paths])
+    return np.stack([read_clip(path) for path in paths])
 
 
 @pytest.fixture
 def small_corpus(tmp_path):
     """A corpus of ten voices that say “yes” and “bed”, to be spoilt by a test."""
-    folder, say = tmp_path / "small", split.load_espeak()
-    for i, voice in enumerate(split.make_voices(10)):
+    folder, say = tmp_path / "small", load_espeak()
+    for i, voice in enumerate(make_voices(10)):
         for word in ("yes", "bed"):
-            clip = split.utter(say, voice, word, np.random.default_rng(i))
-            split.write_wav(folder / "train/audio" / word / f"{voice.speaker}_nohash_0.wav", clip)
-    split.make_noises(folder / "train/audio/_background_noise_", seconds=10)
+            clip = utter(say, voice, word, np.random.default_rng(i))
+            write_wav(folder / "train/audio" / word / f"{voice.speaker}_nohash_0.wav", clip)
+    make_noises(folder / "train/audio/_background_noise_", seconds=10)
     return folder
 
 
@@ -142,9 +181,9 @@ def real_corpus(tmp_path_factory):
 @pytest.fixture(scope="session")
 def tf14():
     """Folder with the libraries of TensorFlow 1.4.0 (its wheel, 41 MB, is kept in the user's cache)."""
-    from kws.deploy import tf14_libraries
+    from kws.infra.tf14 import tf14_libraries
 
     try:
         return tf14_libraries()
-    except split.CourseError as error:
+    except CourseError as error:
         pytest.skip(str(error))

@@ -1,17 +1,18 @@
 """Run the notebooks of the course in order: python tools/course.py [--in-place] [notebook ...]
 
 CORPUS, PROFILE and SEED come from the environment, as in the notebooks. Executed copies go to data/<corpus>/notebooks/;
-with --in-place they replace the notebooks. Whatever a notebook prints is shown as it comes.
+with --in-place they replace the notebooks. One line for each notebook; VERBOSE=1 shows what its cells print as it comes.
 """
 
 import argparse
 import base64
 import io
-import json
 import os
 import re
+import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -19,13 +20,16 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
 from kws.infra.corpora import work_dir  # noqa: E402
-from kws.infra.files import read_json, write_json  # noqa: E402
+from kws.infra.files import CourseError, exclusive_write, read_json, read_text, write_json  # noqa: E402
+
+VERBOSE = bool(os.environ.get("VERBOSE"))
 
 # TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(
@@ -36,14 +40,22 @@ NOTICES = re.compile(
 )
 
 
-class EchoingClient(NotebookClient):
-    """A notebook client that shows the text a cell prints while it runs."""
+class WatchedClient(NotebookClient):
+    """A notebook client that counts the cells that are done, and with VERBOSE shows what they print."""
+
+    bar = None
+
+    async def async_execute_cell(self, cell, cell_index, *args, **kwargs):
+        executed = await super().async_execute_cell(cell, cell_index, *args, **kwargs)
+        self.bar.update(cell_index + 1 - self.bar.n)
+        return executed
 
     def output(self, outs, msg, display_id, cell_index):
         if msg["header"]["msg_type"] == "stream":
             msg["content"]["text"] = NOTICES.sub("", msg["content"]["text"])
-            sys.stdout.write(msg["content"]["text"])
-            sys.stdout.flush()
+            if VERBOSE:
+                sys.stdout.write(msg["content"]["text"])
+                sys.stdout.flush()
         return super().output(outs, msg, display_id, cell_index)
 
 
@@ -69,39 +81,62 @@ def tidy(notebook):
         cell.metadata.pop("execution", None)
 
 
+def own_sockets(manager, folder):
+    """Let a kernel talk through sockets in a folder of its own, not over the network; tcp where there are no sockets."""
+    if os.name != "posix":
+        return
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.bind(f"{folder}/probe")
+    except OSError:
+        return
+    manager.transport, manager.ip = "ipc", f"{folder}/kernel"
+
+
 def run(path, target, failed):
     """Execute one notebook and write it to `target`, or to `failed` where it stops; returns whether it ended well."""
     notebook = nbformat.read(path, as_version=4)
-    client = EchoingClient(notebook, timeout=None, kernel_name="python3", coalesce_streams=True)
+    client = WatchedClient(
+        notebook, timeout=None, startup_timeout=120, kernel_name="python3", coalesce_streams=True
+    )
     client.create_kernel_manager()
-    if os.name == "posix":
-        client.km.transport = "ipc"  # nothing of a kernel's traffic then passes over the network
-    page = failed
-    try:
-        client.execute(stderr=subprocess.DEVNULL)  # what a kernel prints comes as messages, too
-        page = target
-    except CellExecutionError as error:
-        print(f"\n{path.name} stopped: {error.ename}: {error.evalue}", file=sys.stderr)
-        return False
-    except DeadKernelError:
-        print(f"\n{path.name} stopped: its kernel died, probably for want of memory", file=sys.stderr)
-        return False
-    except AssertionError as error:
-        if client.km is None:  # so nbclient ends when Ctrl-C has made it shut the kernel down
-            raise KeyboardInterrupt from error
-        raise
-    finally:
-        tidy(notebook)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, page)
-    return True
+    page, reason = failed, ""
+    form = "{desc:24} {bar:20} {n_fmt:>3} of {total_fmt} cells  {elapsed}"
+    quiet = VERBOSE or not sys.stdout.isatty()
+    with (
+        tempfile.TemporaryDirectory(prefix="kws-", ignore_cleanup_errors=True) as folder,
+        tqdm(
+            total=len(notebook.cells), desc=path.stem, bar_format=form, file=sys.stdout, disable=quiet
+        ) as bar,
+    ):
+        own_sockets(client.km, folder)
+        client.bar = bar
+        try:
+            client.execute(stderr=subprocess.DEVNULL)  # what a kernel prints comes as messages, too
+            page = target
+        except CellExecutionError as error:
+            reason = f"{error.ename}: {error.evalue}"
+        except DeadKernelError:
+            reason = "its kernel died, probably for want of memory"
+        except (RuntimeError, TimeoutError) as error:
+            reason = f"its kernel did not start ({error})"
+        except AssertionError as error:
+            if client.km is None:  # so nbclient ends when Ctrl-C has made it shut the kernel down
+                raise KeyboardInterrupt from error
+            raise
+        finally:
+            tidy(notebook)
+            page.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, page)
+    if reason:
+        print(f"\n{path.name} stopped: {reason}", file=sys.stderr)
+    return not reason
 
 
 def note_time(work, name, seconds):
     """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
     path = work / "seconds.json"
-    noted = {name: seconds} | read_json(path)
-    write_json(path, dict(sorted(noted.items())))
+    write_json(path, dict(sorted(({name: seconds} | read_json(path)).items())))
 
 
 def main():
@@ -113,22 +148,29 @@ def main():
         "--in-place", action="store_true", help="write the outputs into the notebooks themselves"
     )
     args = parser.parse_args()
-    try:
-        work = work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample"))
-    except ValueError as error:
-        sys.exit(str(error))
+    corpus, profile = os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample")
     begin = time.time()
-    for path in args.notebooks:
-        start = time.time()
-        print(f"\n=== {path.name}", flush=True)
-        executed = work / "notebooks" / path.name
-        if not run(path, path if args.in_place else executed, executed):
-            sys.exit(f"The page with the whole error: {executed}")
-        seconds = round(time.time() - start)
-        note_time(work, path.stem, seconds)
-        print(f"--- {path.name}: {seconds} s", flush=True)
+    try:
+        work = work_dir(corpus, profile)
+        for path in args.notebooks:
+            executed = work / "notebooks" / path.name
+            with exclusive_write(executed):
+                start = time.time()
+                if not run(path, path if args.in_place else executed, executed):
+                    sys.exit(f"The page with the whole error: {executed}")
+                seconds = round(time.time() - start)
+                note_time(work, path.stem, seconds)
+            if VERBOSE or not sys.stdout.isatty():
+                print(f"{path.stem:24} {seconds:4} s", flush=True)
+    except CourseError as error:
+        sys.exit(str(error))
     where = "place" if args.in_place else work / "notebooks"
-    print(f"\n{time.time() - begin:.0f} s in all; the executed notebooks are in {where}")
+    print(
+        f"\n{time.time() - begin:.0f} s in all; the executed notebooks, with all that they print, are in {where}"
+    )
+    summary = work / "summary.txt"
+    if args.notebooks[-1].stem == "6_submission" and summary.exists():
+        print(f"\n{read_text(summary)}", end="")
 
 
 if __name__ == "__main__":

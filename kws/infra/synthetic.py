@@ -277,11 +277,12 @@ def make_synthetic(
             return folder
         make_noises(folder / "train/audio" / NOISE_WORD, size[3], seed)
         jobs, solution = _synthetic_jobs(folder, size, seed, words)
-        with tqdm(total=sum(map(len, jobs)), desc="speaking", unit="clip", mininterval=1) as progress:
-            for at in range(0, len(jobs), 20):
-                block = [job for voice_jobs in jobs[at : at + 20] for job in voice_jobs]
-                if not all(path.exists() for path, _, _ in block):
-                    _speak(block, seed, progress)
+        blocks = [sum(jobs[at : at + 20], []) for at in range(0, len(jobs), 20)]
+        todo = [block for block in blocks if not all(path.exists() for path, _, _ in block)]
+        bar = {"desc": "speaking", "unit": "clip", "mininterval": 1}
+        with tqdm(total=sum(map(len, todo)), **bar) as progress:
+            for block in todo:
+                _speak(block, seed, progress)
         solution += _write_silent_tests(folder, count=len(solution) // 10, seed=seed)
         solution = pd.DataFrame(solution, columns=["fname", "label"]).sort_values("fname")
         public = np.random.default_rng(seed).random(len(solution)) < 0.3

@@ -1,4 +1,4 @@
-"""Notebook 0: real corpora, by the code that fetches them, from a server on this machine."""
+"""Where corpora come from: official ones from a server on this machine, the contest's, and folders of one's own."""
 
 import hashlib
 import http.server
@@ -14,14 +14,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kws import split
-from kws.split import ARCHIVES, CONTEST, Archive, CourseError, fetch_archive, fetch_kaggle, make_manifest
+from kws.audio import write_wav
+from kws.infra import corpora
+from kws.infra.corpora import (
+    ARCHIVES,
+    CONTEST,
+    Archive,
+    fetch_archive,
+    fetch_kaggle,
+    get_corpus,
+    open_place,
+    target_path,
+    work_dir,
+)
+from kws.infra.files import CourseError
+from kws.infra.synthetic import make_voices
+from kws.split import COMMANDS, make_manifest, which_split
 
 
 def wav_bytes(tmp_path, i):
     """A wav file of noise, different for each `i`."""
     path = tmp_path / "one.wav"
-    split.write_wav(path, np.random.default_rng(i).uniform(-0.5, 0.5, 16_000))
+    write_wav(path, np.random.default_rng(i).uniform(-0.5, 0.5, 16_000))
     return path.read_bytes()
 
 
@@ -41,18 +55,18 @@ def tar_of(members):
 def official(tmp_path_factory):
     """Small archives in the official layouts: {name: bytes}."""
     tmp = tmp_path_factory.mktemp("wavs")
-    speakers = [voice.speaker for voice in split.make_voices(20)]
-    words = [*split.COMMANDS, "bed", "two"]
+    speakers = [voice.speaker for voice in make_voices(20)]
+    words = [*COMMANDS, "bed", "two"]
     spoken = {
         f"{word}/{speaker}_nohash_0.wav": wav_bytes(tmp, 100 * i + j)
         for i, word in enumerate(words)
         for j, speaker in enumerate(speakers)
     }
     noise = tmp / "noise.wav"
-    split.write_wav(noise, np.random.default_rng(1).uniform(-0.3, 0.3, 20 * 16_000))
+    write_wav(noise, np.random.default_rng(1).uniform(-0.3, 0.3, 20 * 16_000))
     lists = {"val": b"", "test": b""}
     for name in spoken:
-        if (side := split.which_split(name)) in lists:
+        if (side := which_split(name)) in lists:
             lists[side] += name.encode() + b"\n"
     whole = {f"./{name}": content for name, content in spoken.items()}
     whole |= {
@@ -65,7 +79,7 @@ def official(tmp_path_factory):
     small = {}
     for name, content in spoken.items():
         word, file = name.split("/")
-        if word in split.COMMANDS:
+        if word in COMMANDS:
             small[f"./{name}"] = content
         else:
             small[f"./_unknown_/{word}_{file}.wav"] = content
@@ -107,13 +121,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def server(official, monkeypatch):
     server = Server()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     for name, content in official.items():
         server.content[f"{name}.tar.gz"] = content
         url = f"http://127.0.0.1:{server.server_port}/{name}.tar.gz"
         sha256 = hashlib.sha256(content).hexdigest()
         monkeypatch.setitem(ARCHIVES, name, Archive(url, sha256, len(content), 240))
-    monkeypatch.setattr(split.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr(corpora.time, "sleep", lambda seconds: None)
     yield server
     server.shutdown()
     server.server_close()
@@ -136,21 +150,21 @@ def test_checksums_are_sha256_of_archives_at_the_official_place():
 
 
 def test_whole_archive(server, tmp_path):
-    folder = split.get_corpus("v0.02", raw=tmp_path)
-    manifest = make_manifest(folder, tmp_path / "work")
+    folder = get_corpus("v0.02", raw=tmp_path)
+    manifest = make_manifest(folder, tmp_path / "work").manifest
     spoken = manifest[manifest.speaker != ""]
     assert len(spoken) == 240 and not list(tmp_path.glob("*.part"))
-    by_rule = spoken.path.map(split.which_split)
+    by_rule = spoken.path.map(which_split)
     assert (spoken.split.replace("held", "train") == by_rule).all(), "the lists and the rule disagree"
     assert (folder / "train/LICENSE").exists()
 
 
 def test_small_archive_is_split_by_speaker(server, tmp_path):
-    manifest = make_manifest(fetch_archive("mini", tmp_path), tmp_path / "work")
+    manifest = make_manifest(fetch_archive("mini", tmp_path), tmp_path / "work").manifest
     spoken = manifest[manifest.speaker != ""]
     assert set(spoken[spoken.label == "unknown"].word) == {"bed", "two"}
-    assert set(spoken.speaker) == {voice.speaker for voice in split.make_voices(20)}
-    assert (spoken.split.replace("held", "train") == spoken.speaker.map(split.which_split)).all()
+    assert set(spoken.speaker) == {voice.speaker for voice in make_voices(20)}
+    assert (spoken.split.replace("held", "train") == spoken.speaker.map(which_split)).all()
     silence = manifest[manifest.label == "silence"]
     assert silence.groupby("path").split.nunique().max() == 1
     assert set(silence.split) == {"train", "val", "test"}
@@ -267,7 +281,7 @@ def test_a_disk_that_fills_up_while_unpacking(server, monkeypatch, tmp_path):
         target.write(source.read())
 
     with monkeypatch.context() as patch, pytest.raises(CourseError, match="No space left on device"):
-        patch.setattr(split.shutil, "copyfileobj", full)
+        patch.setattr(corpora.shutil, "copyfileobj", full)
         fetch_archive("v0.02", tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["v0.02.tar.gz"]
     asked = len(server.asked)
@@ -293,7 +307,8 @@ def contest_zip(folder, official, extra=None):
     with tarfile.open(fileobj=io.BytesIO(official["v0.02"])) as tar:
         files = {m.name: tar.extractfile(m).read() for m in tar if m.isfile()}
     folder.mkdir()
-    with py7zr.SevenZipFile(folder / "train.7z", "w") as train:
+    plain = [{"id": py7zr.FILTER_COPY}]  # noise cannot be compressed, and that takes long
+    with py7zr.SevenZipFile(folder / "train.7z", "w", filters=plain) as train:
         for name, content in files.items():
             place = f"train/{name[2:]}" if name.endswith("_list.txt") else f"train/audio/{name[2:]}"
             train.writestr(content, place)
@@ -316,10 +331,10 @@ def contest_zip(folder, official, extra=None):
 def test_contest(official, monkeypatch, tmp_path):
     archive = contest_zip(tmp_path / "made", official)
     stand_in(tmp_path, monkeypatch, f'echo "$@" > {tmp_path}/asked; echo downloading; cp {archive} "$6"')
-    folder = split.get_corpus("kaggle", raw=tmp_path / "raw")
+    folder = get_corpus("kaggle", raw=tmp_path / "raw")
     assert (tmp_path / "asked").read_text().split()[:4] == ["competitions", "download", "-c", CONTEST]
     assert (folder / "test/audio/clip_0.wav").exists() and (folder / "sample_submission.csv").exists()
-    manifest = make_manifest(folder, tmp_path / "work")
+    manifest = make_manifest(folder, tmp_path / "work").manifest
     assert (manifest.speaker != "").sum() == 240
     (tmp_path / "asked").unlink()
     assert fetch_kaggle(tmp_path / "raw") == folder and not (tmp_path / "asked").exists()
@@ -352,15 +367,61 @@ def test_contest_archive_with_a_link_or_cut_short(official, monkeypatch, tmp_pat
 
     archive = contest_zip(tmp_path / "made", official, link)
     with pytest.raises(CourseError, match="is a link"):
-        split.unpack_kaggle(archive, tmp_path / "kaggle")
+        corpora._unpack_kaggle(archive, tmp_path / "kaggle")
     assert not (tmp_path / "kaggle").exists()
     archive.write_bytes(archive.read_bytes()[:5_000])
     with pytest.raises(CourseError, match="Nothing of it was kept"):
-        split.unpack_kaggle(archive, tmp_path / "kaggle")
+        corpora._unpack_kaggle(archive, tmp_path / "kaggle")
     assert not list(tmp_path.glob("kaggle*"))
 
 
-def test_place_of():
-    assert split.target_path("./") == Path("train")
-    assert split.target_path("_silence_/a.wav") == Path("train/audio/_background_noise_/a.wav")
-    assert split.target_path("on/x_nohash_0.wav.wav") == Path("train/audio/on/x_nohash_0.wav")
+def test_where_members_belong():
+    assert target_path("./") == Path("train")
+    assert target_path("_silence_/a.wav") == Path("train/audio/_background_noise_/a.wav")
+    assert target_path("on/x_nohash_0.wav.wav") == Path("train/audio/on/x_nohash_0.wav")
+    for name in ("../x", "/x/y", "yes/../../x", "C:/x/y", "yes\\x"):
+        with pytest.raises(CourseError, match="leads out of the folder"):
+            target_path(name)
+
+
+def test_archives_of_ones_own(server, official, tmp_path):
+    sha256 = hashlib.sha256(official["mini"]).hexdigest()
+    url = f"http://127.0.0.1:{server.server_port}/mini.tar.gz"
+    folder = fetch_archive("mine", tmp_path, {"mine": Archive(url, sha256, len(official["mini"]), 240)})
+    assert folder == tmp_path / "mine" and (folder / "train/audio/yes").is_dir()
+
+
+def test_work_dir_keeps_profiles_apart():
+    profiles = ("smoke", "sample", "full")
+    assert len({work_dir(c, p) for c in ("synthetic", "data/raw/mine") for p in profiles}) == 6
+    with pytest.raises(CourseError, match="PROFILE=huge"):
+        work_dir("synthetic", "huge")
+
+
+@pytest.mark.parametrize("corpus", ["", ".", "..", "data/raw"])
+def test_work_dir_is_a_folder_of_its_own(corpus, tmp_path, monkeypatch):
+    (tmp_path / "data/raw").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "data/raw")
+    with pytest.raises(CourseError, match="name a corpus"):
+        work_dir(corpus, "full")
+
+
+def test_a_folder_that_is_no_corpus(tmp_path):
+    with pytest.raises(CourseError, match="nowhere: there is no such folder. Use CORPUS=synthetic, mini"):
+        get_corpus(tmp_path / "nowhere")
+    (tmp_path / "mine/train/audio").mkdir(parents=True)
+    with pytest.raises(CourseError, match="mine: no recordings.*There are none elsewhere"):
+        get_corpus(tmp_path / "mine")
+    write_wav(tmp_path / "mine/train/audio/yes.wav", np.zeros(10))
+    with pytest.raises(CourseError, match="There is .*/yes.wav: move it"):
+        get_corpus(tmp_path / "mine")
+
+
+def test_a_place_is_opened_again(corpus, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    work = work_dir(corpus, "smoke")
+    with pytest.raises(CourseError, match="0_split.ipynb writes it"):
+        open_place(corpus, "smoke")
+    made, found = make_manifest(corpus, work, "smoke"), open_place(corpus, "smoke")
+    assert (found.work, found.folder, found.fingerprint) == (made.work, corpus, made.fingerprint)
+    assert found.manifest.equals(made.manifest)

@@ -1,40 +1,38 @@
-"""Notebook 0: corpora, faults of files, the split, silence, the manifest."""
+"""Notebook 0: labels, speakers, the split, copies, silence, the manifest."""
 
+import json
 import shutil
 
+import keras
 import numpy as np
 import pandas as pd
 import pytest
 import soundfile
 
+from kws.audio import CLIP_SAMPLES, coloured_noise, read_clip, write_wav
+from kws.infra.corpora import get_corpus
+from kws.infra.files import CourseError
+from kws.infra.synthetic import load_espeak, make_voices, utter
 from kws.split import (
-    CLIP_SAMPLES,
     LABELS,
     SAMPLE_SIZES,
-    SPOKEN_WORDS,
-    CourseError,
-    check_wav,
-    coloured_noise,
+    Place,
+    corpus_files,
     draw_sample,
-    get_corpus,
+    export_folders,
     is_out_of_vocabulary,
     label_list,
     labels_of,
-    export_folders,
-    load_espeak,
+    list_files,
     make_manifest,
-    make_synthetic,
-    make_voices,
     manifest_hash,
     noise_stretches,
-    read_clip,
+    parse_words,
+    read_lists,
     read_manifest,
     silence_clips,
     speaker_of,
-    utter,
     which_split,
-    work_dir,
-    write_wav,
 )
 
 
@@ -61,62 +59,8 @@ def test_rule_gives_about_a_tenth_to_val_and_test():
     assert splits["test"] == pytest.approx(0.1, abs=0.02)
 
 
-def test_work_dir_keeps_profiles_apart():
-    assert (
-        len({work_dir(c, p) for c in ("synthetic", "data/raw/mine") for p in ("smoke", "sample", "full")})
-        == 6
-    )
-    with pytest.raises(CourseError, match="PROFILE=huge"):
-        work_dir("synthetic", "huge")
-
-
-def test_voices_are_different_and_seeded():
-    voices = make_voices(60, seed=3)
-    assert voices == make_voices(60, seed=3) != make_voices(60, seed=4)
-    assert len({v.speaker for v in voices}) == len({v.name for v in voices}) == 60
-    assert {which_split(v.speaker) for v in voices} == {"train", "val", "test"}
-
-
-def test_espeak_refuses_an_unknown_voice():
-    with pytest.raises(CourseError, match="no voice martian"):
-        load_espeak()("yes", "martian")
-
-
-@pytest.mark.parametrize(("exponent", "slope_db"), [(0, 0), (1, -3), (2, -6)])
-def test_coloured_noise_falls_with_frequency(exponent, slope_db):
-    power = np.abs(np.fft.rfft(coloured_noise(2**18, exponent, np.random.default_rng(0)))) ** 2
-    octave = [10 * np.log10(power[2**k : 2 ** (k + 1)].mean()) for k in (13, 14)]
-    assert octave[1] - octave[0] == pytest.approx(slope_db, abs=0.3)
-
-
-def test_synthetic_corpus(corpus):
-    wavs = sorted(corpus.glob("train/audio/[!_]*/*.wav"))
-    assert {p.parent.name for p in wavs} == set(SPOKEN_WORDS)
-    assert len(wavs) == 20 * len(SPOKEN_WORDS)
-    assert not any(check_wav(p)[0] for p in [*wavs, *corpus.glob("test/audio/*.wav")])
-    lengths = np.array([soundfile.info(p).frames for p in wavs])
-    assert lengths.max() == CLIP_SAMPLES and 0.03 < (lengths < CLIP_SAMPLES).mean() < 0.2
-    solution = pd.read_csv(corpus / "solution.csv")
-    assert set(solution.fname) == {p.name for p in corpus.glob("test/audio/*.wav")}
-    assert set(solution.label) == set(LABELS) and set(solution.Usage) == {"Public", "Private"}
-
-
-def test_synthetic_corpus_is_seeded_and_goes_on_after_a_stop(corpus, tmp_path):
-    again = tmp_path / corpus.name
-    shutil.copytree(corpus, again)
-    for path in [
-        again / ".complete",
-        *sorted(again.glob("train/audio/[a-f]*/*.wav")),
-        *again.glob("test/audio/clip_[0-7]*.wav"),
-    ]:
-        path.unlink()
-    make_synthetic(again, "smoke", seed=0)
-    for path in corpus.rglob("*.wav"):
-        assert path.read_bytes() == (again / path.relative_to(corpus)).read_bytes(), path
-
-
 def test_manifest(corpus, tmp_path):
-    manifest = make_manifest(corpus, tmp_path, "sample")
+    manifest = make_manifest(corpus, tmp_path, "sample").manifest
     spoken = manifest[manifest.speaker != ""]
     assert len(spoken) == 600
     sides = spoken.split.replace("held", "train").groupby(spoken.speaker).nunique()
@@ -128,14 +72,15 @@ def test_manifest(corpus, tmp_path):
     )
     assert all(largest[split] <= size for split, size in SAMPLE_SIZES.items())
     before = (tmp_path / "manifest.csv").stat().st_mtime_ns
-    assert manifest_hash(make_manifest(corpus, tmp_path, "sample")) == manifest_hash(manifest)
+    assert make_manifest(corpus, tmp_path, "sample").fingerprint == manifest_hash(manifest)
     assert (tmp_path / "manifest.csv").stat().st_mtime_ns == before, "an unchanged corpus was scanned again"
 
 
 def test_manifest_notices_a_new_clip(small_corpus, tmp_path):
     first = make_manifest(small_corpus, tmp_path, words=("yes",))
-    shutil.copy(first.path[0], small_corpus / "train/audio/yes/0f0f0f0f_nohash_0.wav")
-    assert len(make_manifest(small_corpus, tmp_path, words=("yes",))) == len(first) + 1
+    shutil.copy(first.manifest.path[0], small_corpus / "train/audio/yes/0f0f0f0f_nohash_0.wav")
+    second = make_manifest(small_corpus, tmp_path, words=("yes",))
+    assert len(second.manifest) == len(first.manifest) + 1 and second.fingerprint != first.fingerprint
 
 
 def test_no_second_of_noise_is_in_two_splits(corpus):
@@ -152,67 +97,28 @@ def test_lists_decide_and_missing_names_are_told(small_corpus, tmp_path, capsys)
     names = sorted(p.name for p in small_corpus.glob("train/audio/yes/*.wav"))
     for file, name in (("validation_list.txt", names[0]), ("testing_list.txt", names[1])):
         (small_corpus / "train" / file).write_text(f"yes/{name}\nbed/{name}\nyes/gone_nohash_0.wav\n")
-    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",)).manifest
     speakers = manifest[manifest.speaker != ""].groupby("split").speaker.unique()
     assert list(speakers["val"]) == [names[0][:8]] and list(speakers["test"]) == [names[1][:8]]
     assert "yes/gone_nohash_0.wav" in capsys.readouterr().out
 
 
-def bad_wavs(folder, good):
-    """Six files that are not 16 kHz 16-bit mono wavs, with a word of the reason for each."""
-    pcm, _ = soundfile.read(good)
-    soundfile.write(folder / "stereo_nohash_0.wav", np.stack([pcm, pcm], 1), 16_000, subtype="PCM_16")
-    soundfile.write(folder / "eightbit_nohash_0.wav", pcm, 16_000, subtype="PCM_U8")
-    soundfile.write(folder / "cd_nohash_0.wav", pcm, 44_100, subtype="PCM_16")
-    (folder / "truncated_nohash_0.wav").write_bytes(good.read_bytes()[:9_000])
+def test_bad_files_are_listed_and_the_rest_goes_on(small_corpus, tmp_path):
+    folder = small_corpus / "train/audio/yes"
+    good = sorted(folder.glob("*.wav"))[0].read_bytes()
+    (folder / "truncated_nohash_0.wav").write_bytes(good[:9_000])
     (folder / "text_nohash_0.wav").write_text("this is not a recording")
     (folder / "empty_nohash_0.wav").touch()
-    soundfile.write(folder / "nothing_nohash_0.wav", pcm[:0], 16_000, subtype="PCM_16")
-    reasons = {
-        "stereo": "2 channel",
-        "eightbit": "8 bits",
-        "cd": "44,100",
-        "truncated": "truncated",
-        "text": "not a PCM wav",
-    }
-    return reasons | {"empty": "not a PCM wav", "nothing": "no samples"}
-
-
-def test_bad_files_are_listed_and_the_rest_goes_on(small_corpus, tmp_path):
-    reasons = bad_wavs(small_corpus / "train/audio/yes", next(small_corpus.glob("train/audio/yes/*.wav")))
-    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",)).manifest
     assert (manifest.speaker != "").sum() == 20
-    skipped = pd.read_csv(tmp_path / "skipped.csv")
+    skipped = pd.read_csv(tmp_path / "skipped.csv").set_index("path").reason
+    reasons = {"truncated": "truncated: 4,478 of ", "text": "not a PCM wav file", "empty": "not a PCM wav file"}
     assert len(skipped) == len(reasons)
-    for path, reason in skipped.itertuples(index=False):
-        assert reasons[path.split("/")[-1].split("_")[0]] in reason
-
-
-@pytest.mark.parametrize("name", ["stereo", "cd", "text", "empty", "missing"])
-def test_reading_a_bad_clip_names_it(small_corpus, name):
-    folder = small_corpus / "train/audio/yes"
-    bad_wavs(folder, next(folder.glob("*.wav")))
-    with pytest.raises(CourseError, match=f"{name}_nohash_0.wav"):
-        read_clip(folder / f"{name}_nohash_0.wav")
-
-
-def test_short_clips_are_padded_and_long_ones_cut(tmp_path):
-    ramp = np.linspace(0.1, 0.5, 40_000, dtype="float32")
-    soundfile.write(tmp_path / "long.wav", ramp, 16_000, subtype="PCM_16")
-    soundfile.write(tmp_path / "short.wav", ramp[:5_000], 16_000, subtype="PCM_16")
-    np.testing.assert_allclose(
-        read_clip(tmp_path / "long.wav", 20_000, 0.5), 0.5 * ramp[20_000:36_000], atol=1e-4
-    )
-    short = read_clip(tmp_path / "short.wav")
-    assert short.shape == (CLIP_SAMPLES,) and not short[5_000:].any() and short[4_999] > 0
+    for name, reason in reasons.items():
+        assert skipped[(folder / f"{name}_nohash_0.wav").as_posix()].startswith(reason)
 
 
 def test_errors_name_the_way_out(small_corpus, tmp_path):
-    with pytest.raises(CourseError, match="nowhere: there is no such folder. Use CORPUS=synthetic"):
-        get_corpus(tmp_path / "nowhere")
-    (tmp_path / "empty/train/audio").mkdir(parents=True)
-    with pytest.raises(CourseError, match="no recordings"):
-        get_corpus(tmp_path / "empty")
     with pytest.raises(CourseError, match="0_split.ipynb"):
         read_manifest(tmp_path)
     (small_corpus / "train/testing_list.txt").write_text("yes/gone_nohash_0.wav\n")
@@ -221,6 +127,30 @@ def test_errors_name_the_way_out(small_corpus, tmp_path):
     (small_corpus / "train/audio/validation_list.txt").write_text("yes/gone_nohash_1.wav\n")
     with pytest.raises(CourseError, match="name no recording"):
         make_manifest(small_corpus, tmp_path, words=("yes",))
+
+
+def test_where_lists_may_lie(tmp_path):
+    assert list_files(tmp_path) == {} == read_lists(tmp_path)
+    inner = tmp_path / "train/audio"
+    inner.mkdir(parents=True)
+    (tmp_path / "validation_list.txt").write_text("yes/a_nohash_0.wav\n\n")
+    with pytest.raises(CourseError, match="validation_list.txt: the other list is missing"):
+        list_files(tmp_path)
+    (inner / "testing_list.txt").write_text("yes\\\u0061\u0308_nohash_0.wav\n", encoding="utf-8")
+    assert list_files(tmp_path) == {"val": tmp_path / "validation_list.txt", "test": inner / "testing_list.txt"}
+    assert read_lists(tmp_path) == {"yes/a_nohash_0.wav": "val", "yes/\u00e4_nohash_0.wav": "test"}
+
+
+def test_files_that_decide_a_manifest(small_corpus, tmp_path):
+    before = corpus_files(small_corpus)
+    assert len(before) == 20 + 6
+    (small_corpus / "test/audio").mkdir(parents=True)
+    for name in ("test/audio/clip_0.wav", "train/audio/README.md", "train/audio/yes/._x.wav"):
+        (small_corpus / name).touch()
+    assert corpus_files(small_corpus) == before
+    for name in ("train/validation_list.txt", "train/testing_list.txt", "train/audio/yes/new_nohash_0.wav"):
+        (small_corpus / name).touch()
+    assert len(corpus_files(small_corpus)) == 29
 
 
 def test_a_speaker_in_two_splits_is_refused(small_corpus, tmp_path):
@@ -243,7 +173,7 @@ def test_no_noise_and_no_speakers_for_a_split(small_corpus, tmp_path):
 
 
 def test_real_speech(real_corpus, tmp_path):
-    manifest = make_manifest(real_corpus, tmp_path, "full")
+    manifest = make_manifest(real_corpus, tmp_path, "full").manifest
     spoken = manifest[manifest.speaker != ""]
     counts = spoken.split.value_counts()
     assert counts["train"] + counts["held"] == 11_593 and (counts["val"], counts["test"]) == (1_200, 603)
@@ -261,6 +191,24 @@ def test_labels():
 
 
 @pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("on off", ("on", "off")),
+        (" on   off ", ("on", "off")),
+        ("on,off", ("on", "off")),
+        ("turn on, turn off,", ("turn on", "turn off")),
+        ('"turn on" off', ("turn on", "off")),
+        ('"turn on", off', ("turn on", "off")),
+        ('"on"', ("on",)),
+        ("", ()),
+        (" , ", ()),
+    ],
+)
+def test_words_of_a_text(text, words):
+    assert parse_words(text) == words
+
+
+@pytest.mark.parametrize(
     ("name", "speaker"),
     [
         ("0132a06d_nohash_3", "0132a06d"),
@@ -269,6 +217,12 @@ def test_labels():
         ("anna", "anna"),
         ("anna (3)", "anna"),
         ("_3", "_3"),
+        ("Anna_3", "anna"),
+        ("ANNA_nohash_1", "anna"),
+        ("Rene\u0301 2", "ren\u00e9"),
+        ("ren\u00e9-7", "ren\u00e9"),
+        ("STRASSE_1", "strasse"),
+        ("Stra\u00dfe_1", "strasse"),
     ],
 )
 def test_speaker_of(name, speaker):
@@ -289,7 +243,9 @@ def own_corpus(tmp_path_factory):
 
 
 def test_own_words(own_corpus, tmp_path):
-    manifest = make_manifest(get_corpus(own_corpus), tmp_path, words=("computer", "lights"))
+    place = make_manifest(get_corpus(own_corpus), tmp_path, words=("computer", "lights"))
+    manifest = place.manifest
+    assert (place.work, place.folder) == (tmp_path, own_corpus)
     assert labels_of(manifest) == labels_of(read_manifest(tmp_path)) == label_list(("computer", "lights"))
     assert (tmp_path / "labels.txt").read_text() == "silence\nunknown\ncomputer\nlights\n"
     assert set(manifest.word[manifest.label == "unknown"]) == {"window", "music", "two"}
@@ -298,12 +254,12 @@ def test_own_words(own_corpus, tmp_path):
         "a model that has learned from held words knows them"
     )
     other = make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
-    assert labels_of(other)[2:] == ("lights", "computer"), "other words, the old manifest"
+    assert labels_of(other.manifest)[2:] == ("lights", "computer"), "other words, the old manifest"
     written = (tmp_path / "manifest.csv").stat().st_mtime_ns
     (own_corpus.parent / "neighbour.wav").touch()
     make_manifest(own_corpus, tmp_path, words=("lights", "computer"))
     assert (tmp_path / "manifest.csv").stat().st_mtime_ns == written, "the neighbours were looked at"
-    assert manifest_hash(other) != manifest_hash(manifest)
+    assert other.fingerprint != place.fingerprint
 
 
 def test_a_command_without_recordings_is_told(own_corpus, tmp_path):
@@ -328,7 +284,7 @@ def test_two_speakers_are_split_by_lists(own_corpus, tmp_path):
         make_manifest(folder, tmp_path / "work", words=("computer",))
     for name, file in zip(names, ("validation_list.txt", "testing_list.txt")):
         (folder / file).write_text(f"computer/{name}_0.wav\nwindow/{name}_0.wav\n")
-    manifest = make_manifest(folder, tmp_path / "work", words=("computer",))
+    manifest = make_manifest(folder, tmp_path / "work", words=("computer",)).manifest
     speakers = manifest[manifest.speaker != ""].groupby("speaker").split.first()
     assert speakers.to_dict() == dict(zip(names, ("val", "test", "train")))
 
@@ -345,7 +301,7 @@ def test_copies_stay_on_the_side_that_tests(small_corpus, tmp_path):
     }
     for path in twins.values():
         soundfile.write(path, padded, 16_000, subtype="PCM_16")
-    manifest = make_manifest(small_corpus, tmp_path, words=("yes",))
+    manifest = make_manifest(small_corpus, tmp_path, words=("yes",)).manifest
     there = set(manifest.path)
     assert by_split["test"].as_posix() in there and twins["test"].as_posix() in there
     assert not {twins["train"].as_posix(), twins["val"].as_posix()} & there
@@ -355,14 +311,14 @@ def test_copies_stay_on_the_side_that_tests(small_corpus, tmp_path):
 
 
 def test_held_out_words_are_in_no_training_clip(corpus, tmp_path):
-    manifest = make_manifest(corpus, tmp_path, held_out=("bed", "wow", "yes"))
+    manifest = make_manifest(corpus, tmp_path, held_out=("bed", "wow", "yes")).manifest
     train, held = (set(manifest.word[manifest.split == split]) for split in ("train", "held"))
     assert held == {"bed", "wow"}, "a command was held out, or a word was not"
     assert not held & train and "yes" in train
     unseen = manifest[is_out_of_vocabulary(manifest)]
     assert set(unseen.word) == held and {"val", "test"} <= set(unseen.split)
     assert not manifest["sample"][manifest.split == "held"].any()
-    assert (make_manifest(corpus, tmp_path, held_out=()).split != "held").all()
+    assert (make_manifest(corpus, tmp_path, held_out=()).manifest.split != "held").all()
 
 
 def test_one_recording_is_heard_in_the_test_only(corpus):
@@ -384,6 +340,32 @@ def test_noise_of_single_seconds_goes_whole_to_one_side(tmp_path):
     assert silence.groupby("path").split.nunique().max() == 1
 
 
+@pytest.mark.parametrize(
+    ("seconds", "splits"),
+    [
+        ((1, 1, 1), ["train", "val", "test"]),
+        ((2, 1, 3, 1), ["train", "train", "val", "test"]),
+        ((10,), ["train", "val", "test"]),
+        ((1, 10), ["test", "train", "val", "test"]),
+        ((1,), None),
+        ((1, 1), None),
+        ((9, 9), None),
+        ((0.9, 0.9, 0.9, 0.9), None),
+    ],
+)
+def test_how_much_noise_suffices(tmp_path, seconds, splits):
+    for i, length in enumerate(seconds):
+        write_wav(tmp_path / f"_background_noise_/{i}.wav", np.full(int(16_000 * length), 0.1))
+    if splits:
+        stretches = noise_stretches(tmp_path)
+        assert stretches.split.tolist() == splits
+        assert ((stretches.stop - stretches.start) // 16_000).sum() == sum(seconds)
+        assert set(silence_clips(stretches, 10).split) == {"train", "val", "test"}
+    else:
+        with pytest.raises(CourseError, match="ten seconds or more there, or three of at least a second"):
+            noise_stretches(tmp_path)
+
+
 def test_sample_is_drawn_from_its_seed(manifest):
     sizes = {"train": 5, "val": 3, "test": 3}
     one, again, other = (draw_sample(manifest, sizes, seed) for seed in (1, 1, 2))
@@ -391,9 +373,7 @@ def test_sample_is_drawn_from_its_seed(manifest):
     assert manifest[one].groupby(["split", "label"], observed=True).size().loc["train"].max() == 5
 
 
-def test_lay_out(manifest, tmp_path):
-    import keras
-
+def test_folders_for_keras(manifest, tmp_path):
     rows = manifest[manifest["sample"]]
     folder = export_folders(rows, tmp_path / "main")
     for split in ("train", "val", "test"):
@@ -409,6 +389,7 @@ def test_lay_out(manifest, tmp_path):
     for path in (folder / "val/silence").iterdir():
         assert min(np.abs(read_clip(path) - clip).max() for clip in expected) < 1e-4
     stamp = linked.lstat().st_mtime_ns
+    assert json.loads((folder / "made.json").read_text())["manifest"] == manifest_hash(rows)
     export_folders(rows, folder)
     assert linked.lstat().st_mtime_ns == stamp, "laid out again"
     export_folders(rows[rows.label != "go"], folder)
@@ -420,7 +401,7 @@ def test_lay_out(manifest, tmp_path):
     assert sum(len(numbers) for _, numbers in dataset) == (rows.split == "val").sum()
 
 
-def test_lay_out_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypatch):
+def test_folders_have_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypatch):
     def refuse(self, target):
         raise OSError("privilege not held")
 
@@ -430,7 +411,7 @@ def test_lay_out_copies_where_links_are_not_allowed(manifest, tmp_path, monkeypa
     assert len(paths) == (manifest.label == "yes").sum() and not any(p.is_symlink() for p in paths)
 
 
-def test_lay_out_spoils_nothing(manifest, tmp_path):
+def test_folders_spoil_nothing(manifest, tmp_path):
     paths = []
     for word, name in (
         ("turn", "off_p_0.wav"),
@@ -446,21 +427,8 @@ def test_lay_out_spoils_nothing(manifest, tmp_path):
     assert len(list(folder.glob("val/unknown/*.wav"))) == 2
     assert [path.read_bytes() for path in paths] == before
     (tmp_path / "thesis").mkdir()
-    with pytest.raises(CourseError, match="not made by lay_out"):
+    with pytest.raises(CourseError, match="was not made by export_folders"):
         export_folders(rows, tmp_path / "thesis")
-
-
-@pytest.mark.parametrize("corpus", ["", ".", "..", "data/raw"])
-def test_work_dir_is_a_folder_of_its_own(corpus, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "data/raw").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path / "data/raw")
-    if corpus == "..":
-        with pytest.raises(CourseError, match="name a corpus"):
-            work_dir("..", "full")
-    else:
-        with pytest.raises(CourseError, match="name a corpus"):
-            work_dir(corpus, "full")
 
 
 def test_two_corpora_of_one_name_do_not_share_a_folder(small_corpus, corpus, tmp_path):
@@ -479,7 +447,30 @@ def test_a_half_written_manifest_is_noticed_and_made_again(corpus, tmp_path):
         lambda: (tmp_path / "manifest.json").write_text(""),
     ):
         spoil()
-        assert manifest_hash(make_manifest(corpus, tmp_path)) == manifest_hash(first)
+        assert make_manifest(corpus, tmp_path).fingerprint == first.fingerprint
+
+
+@pytest.mark.parametrize(("old", "new"), [(",0,1.0\n", ",-5,1.0\n"), (",0,1.0\n", ",0,inf\n"), (",0,1.0\n", ",x,1.0\n")])
+def test_a_manifest_with_what_no_clip_has(work, tmp_path, old, new):
+    for name in ("manifest.csv", "labels.txt", "manifest.json"):
+        shutil.copy(work / name, tmp_path)
+    whole = read_manifest(tmp_path)
+    text = (tmp_path / "manifest.csv").read_text()
+    (tmp_path / "manifest.csv").write_text(text.replace(old, new, 1))
+    with pytest.raises(CourseError, match="manifest.csv: .*elete it"):
+        read_manifest(tmp_path)
+    assert Place.of(tmp_path, whole) == (tmp_path, None, whole, manifest_hash(whole))
+
+
+def test_the_hash_of_a_manifest(manifest):
+    one = manifest_hash(manifest)
+    assert len(one) == 12 and one == manifest_hash(manifest.copy())
+    other = manifest.copy()
+    other.loc[other.index[-1], "gain"] += 0.001
+    turned = manifest.assign(label=manifest.label.cat.reorder_categories(labels_of(manifest)[::-1]))
+    changed = manifest.copy()
+    changed.attrs = {"revision": "recordings that changed under it"}
+    assert len({one, *map(manifest_hash, (other, turned, changed, manifest[:-1]))}) == 5
 
 
 def test_long_recordings_and_lonely_speakers_are_told(small_corpus, tmp_path, capsys):

@@ -1,0 +1,132 @@
+"""Corpora that a machine makes: words spoken by espeak-ng, and sounds with several labels."""
+
+import shutil
+from unittest.mock import Mock
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from kws.audio import CLIP_SAMPLES, check_wav
+from kws.infra import synthetic
+from kws.infra.files import CourseError
+from kws.infra.synthetic import (
+    SOUNDS,
+    SPOKEN_WORDS,
+    corrupt_labels,
+    load_espeak,
+    make_synthetic,
+    make_tags,
+    make_voices,
+    utter,
+)
+from kws.split import LABELS, which_split
+
+
+def test_voices_are_different_and_seeded():
+    voices = make_voices(60, seed=3)
+    assert voices == make_voices(60, seed=3) != make_voices(60, seed=4)
+    assert len({v.speaker for v in voices}) == len({v.name for v in voices}) == 60
+    assert {which_split(v.speaker) for v in voices} == {"train", "val", "test"}
+
+
+def test_espeak_refuses_an_unknown_voice():
+    with pytest.raises(CourseError, match="no voice martian"):
+        load_espeak()("yes", "martian")
+
+
+def test_an_utterance_is_of_its_voice_and_seed():
+    say, voices = load_espeak(), make_voices(2)
+    one, other = (utter(say, voice, "yes", np.random.default_rng(0)) for voice in voices)
+    assert one.dtype == np.float32 and 0 < len(one) <= CLIP_SAMPLES and 0 < np.abs(one).max() <= 1
+    assert np.array_equal(one, utter(load_espeak(), voices[0], "yes", np.random.default_rng(0)))
+    assert not np.array_equal(one, other)
+
+
+def test_synthetic_corpus(corpus):
+    wavs = sorted(corpus.glob("train/audio/[!_]*/*.wav"))
+    assert {p.parent.name for p in wavs} == set(SPOKEN_WORDS)
+    assert len(wavs) == 20 * len(SPOKEN_WORDS)
+    assert not any(check_wav(p)[0] for p in [*wavs, *corpus.glob("test/audio/*.wav")])
+    lengths = np.array([soundfile.info(p).frames for p in wavs])
+    assert lengths.max() == CLIP_SAMPLES and 0.03 < (lengths < CLIP_SAMPLES).mean() < 0.2
+    solution = pd.read_csv(corpus / "solution.csv")
+    assert set(solution.fname) == {p.name for p in corpus.glob("test/audio/*.wav")}
+    assert set(solution.label) == set(LABELS) and set(solution.Usage) == {"Public", "Private"}
+
+
+def contents(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_synthetic_corpus_is_seeded_and_goes_on_after_a_stop(corpus, tmp_path):
+    again = tmp_path / corpus.name
+    shutil.copytree(corpus, again)
+    for path in [
+        again / "made.json",
+        again / "solution.csv",
+        *sorted(again.glob("train/audio/[a-f]*/*.wav")),
+        *again.glob("test/audio/clip_[0-7]*.wav"),
+    ]:
+        path.unlink()
+    make_synthetic(again, "smoke", seed=0)
+    assert contents(again) == contents(corpus)
+
+
+TINY = {"sizes": {"tiny": (3, 1, 1, 2)}, "words": ("yes", "bed")}
+
+
+def test_a_made_corpus_is_left_alone(tmp_path):
+    first = contents(make_synthetic(tmp_path / "a", "tiny", **TINY))
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    assert contents(make_synthetic(tmp_path / "a", "tiny", **TINY)) == first
+    assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, "made again"
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["whole", "stopped"])
+@pytest.mark.parametrize(
+    "changed",
+    [{"seed": 1}, {"words": ("no", "bed")}, {"sizes": {"tiny": (2, 1, 1, 2)}}],
+    ids=["seed", "words", "sizes"],
+)
+def test_two_corpora_are_not_mixed(tmp_path, monkeypatch, changed, stopped):
+    """In the folder of another corpus, whole or stopped, one is refused, or made as it would be alone."""
+    if stopped:
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(synthetic, "_write_silent_tests", Mock(side_effect=KeyboardInterrupt))
+            make_synthetic(tmp_path / "a", "tiny", **TINY)
+    else:
+        make_synthetic(tmp_path / "a", "tiny", **TINY)
+    alone = contents(make_synthetic(tmp_path / "b", "tiny", **TINY | changed))
+    try:
+        found = contents(make_synthetic(tmp_path / "a", "tiny", **TINY | changed))
+    except CourseError as error:
+        assert str(tmp_path / "a") in str(error)
+    else:
+        assert found.keys() == alone.keys(), "what was there is mixed with it"
+        assert found == alone
+
+
+def test_tags_are_made_once_and_from_their_seed(tmp_path):
+    few = {"train_curated": 2, "train_noisy": 1, "test": 1}
+    one, two, three = (make_tags(tmp_path / f"{i}", few, seed) for i, seed in enumerate((0, 0, 1)))
+    first = [(folder / "train_curated/curated0001.wav").read_bytes() for folder in (one, two, three)]
+    assert first[0] == first[1] != first[2]
+    stamps = {path: path.stat().st_mtime_ns for path in one.rglob("*")}
+    make_tags(one, few)
+    assert stamps == {path: path.stat().st_mtime_ns for path in one.rglob("*")}, "made again"
+    make_tags(one, few, seed=1)
+    assert contents(one) == contents(three)
+
+
+def test_corrupted_labels_are_missing_and_wrong():
+    rng, names = np.random.default_rng(0), list(SOUNDS)
+    labels = [list(rng.choice(names, 3, replace=False)) for _ in range(2_000)]
+    untouched = [corrupt_labels(each, rng, 0, 0) for each in labels]
+    assert all(set(each) == set(own) for each, own in zip(untouched, labels))
+    missing = np.mean([len(corrupt_labels(each, rng, wrong=0, missing=0.4)) for each in labels])
+    assert missing == pytest.approx(3 * 0.6 + 0.4**3, abs=0.05)
+    wrong = [corrupt_labels(each, rng, wrong=0.3, missing=0) for each in labels]
+    right = np.mean([len(set(each) & set(own)) for each, own in zip(wrong, labels)])
+    assert right == pytest.approx(3 * (0.7 + 0.3 * 0.3 * 2 / 15), abs=0.05)

@@ -1,0 +1,412 @@
+"""Notebook 4: the epoch, a training that stops and goes on, teachers, warm starts, pseudo labels."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+from kws import training
+from kws.inference import load_model
+from kws.infra.files import CourseError
+from kws.models import compile_model
+from kws.split import is_out_of_vocabulary
+from kws.training import (
+    Options,
+    best_of_sample,
+    choose_strategy,
+    consensus,
+    distillation_batches,
+    draw_epoch,
+    evaluate,
+    final_model,
+    load_data,
+    pseudo_labelled,
+    train,
+    warm_start,
+    with_unlabelled,
+    worker_number,
+)
+from kws.zoo import ZOO
+
+ENGINES = ("keras", "tensorflow")
+full = pytest.mark.full
+both_engines = pytest.mark.parametrize("engine", ENGINES)
+
+
+@pytest.fixture
+def copy(place, tmp_path):
+    """A Place to train in: its stores are links to those that all tests read."""
+    (tmp_path / "work").mkdir()
+    for path in place.work.iterdir():
+        (tmp_path / "work" / path.name).symlink_to(path)
+    return place._replace(work=tmp_path / "work")
+
+
+def test_an_epoch_has_the_shares_asked_for():
+    labels = np.repeat([0, 1, 2, 3, 4], [300, 900, 100, 30, 5])
+    words = labels.astype(str)
+    rows = draw_epoch(labels, words, np.random.default_rng(0), silence=0.1, unknown=0.3, max_repeats=4)
+    counts = np.bincount(labels[rows])
+    assert counts[2:].tolist() == [100, 100, 20]
+    assert counts[0] / len(rows) == pytest.approx(0.1, abs=0.01)
+    assert counts[1] / len(rows) == pytest.approx(0.3, abs=0.01)
+    of_commands = np.bincount(rows, minlength=len(labels))[labels > 1]
+    assert of_commands.max() == 4 and of_commands.min() >= 1
+    other = draw_epoch(labels, words, np.random.default_rng(1), silence=0.1, unknown=0.3, max_repeats=4)
+    assert len(other) == len(rows) and set(other[labels[other] == 1]) != set(rows[labels[rows] == 1])
+
+
+@pytest.mark.parametrize("power, share", [(0, 0.5), (0.5, 10 / 11), (1, 100 / 101)])
+def test_rare_unknown_words_are_drawn_more_often(power, share):
+    labels, words = (
+        np.repeat([1, 1, 2], [4_000, 40, 8_000]),
+        np.repeat(["bed", "wow", "yes"], [4_000, 40, 8_000]),
+    )
+    drawn = words[draw_epoch(labels, words, np.random.default_rng(0), unknown=0.4, power=power)]
+    assert (drawn == "bed").sum() / (drawn != "yes").sum() == pytest.approx(share, abs=0.02)
+
+
+def test_an_epoch_without_silence():
+    labels = np.repeat([1, 2, 3], 20)
+    rows = draw_epoch(labels, labels.astype(str), np.random.default_rng(0))
+    assert set(rows) >= set(range(20, 60)) and (labels[rows] == 1).any()
+
+
+@both_engines
+def test_train_once(copy, manifest, engine):
+    def trained(epochs):
+        return train(copy, Options("linear", epochs, engine=engine, logrun="here"))
+
+    path = trained(2)
+    note = json.loads(path.with_suffix(".json").read_text())
+    assert note["epochs"] == 2 and note["model"] == "linear" and note["engine"] == engine
+    assert note["manifest"] == copy.fingerprint and note["feature"] == "log_mel" and note["MACs"] == 98 * 40 * 12
+    history = pd.read_csv(path.with_suffix(".csv"))
+    assert history.epoch.tolist() == [0, 1] and (history.seconds > 0).all()
+    assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(history.columns)
+    assert list((copy.work / "logs/here").rglob("events*"))
+    written = path.stat().st_mtime_ns
+    trained(2)
+    assert path.stat().st_mtime_ns == written, "the same training was done twice"
+    trained(3)
+    assert path.stat().st_mtime_ns != written
+    assert not any((copy.work / "checkpoints").iterdir())
+    table, labels, probabilities = evaluate(load_model(path), copy, "test")
+    assert set(table.index) == {f"test, {part}" for part in ("spoken", "unseen words", "silence", "all")}
+    unseen = is_out_of_vocabulary(manifest) & (manifest.split == "test")
+    assert table.n["test, unseen words"] == unseen.sum() > 0
+    assert table.accuracy["test, all"] == np.mean(labels == probabilities.argmax(1))
+    heard, *_ = evaluate(load_model(path), copy, "test", splits=("train", "held"))
+    assert "test, unseen words" not in heard.index
+
+
+def weights_of(path):
+    return load_model(path).get_weights()
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+@both_engines
+def test_same_seed_same_weights(copy, engine):
+    weights = []
+    for seed in (5, 5, 6):
+        (copy.work / "linear.json").unlink(missing_ok=True)
+        weights.append(weights_of(train(copy, Options("linear", 1, seed=seed, engine=engine))))
+    assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
+
+
+def test_both_engines_take_the_same_steps(copy):
+    ends = [
+        pd.read_csv(train(copy, Options("dnn", 2, engine=engine), tag=engine).with_suffix(".csv"))
+        for engine in ENGINES
+    ]
+    for column in ("val_loss", "val_accuracy"):
+        assert np.allclose(ends[0][column], ends[1][column], atol=1e-3), column
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"epochs": 0},
+        {"seed": -1},
+        {"patience": 0},
+        {"model": "huge"},
+        {"engine": "torch"},
+    ],
+    ids=str,
+)
+def test_settings_that_are_none(changed):
+    (name, value), *_ = changed.items()
+    with pytest.raises(CourseError, match=f"{name}={value}: (. or more is wanted|there are .*linear|there are keras, t)"):
+        Options(**{"model": "linear", "epochs": 1} | changed)
+
+
+class Stopped(BaseException):
+    """As if the process were killed: nothing in the course catches it."""
+
+
+def stop_at(monkeypatch, when):
+    """Stop a training before or after it has saved its n-th state, "before n" or "after n"."""
+    save, calls = tf.train.CheckpointManager.save, []
+
+    def counted(self, *args, **options):
+        calls.append(1)
+        if when == f"before {len(calls)}":
+            raise Stopped
+        save(self, *args, **options)
+        if when == f"after {len(calls)}":
+            raise Stopped
+
+    monkeypatch.setattr(tf.train.CheckpointManager, "save", counted)
+
+
+def ends_alike(alone, copy, name):
+    """Two working folders have a model with the same weights and, but for the time it took, the same history."""
+    assert same(*(weights_of(work / f"{name}.keras") for work in (alone, copy)))
+    one, other = (pd.read_csv(work / f"{name}.csv").drop(columns="seconds") for work in (alone, copy))
+    assert other.epoch.tolist() == [*range(4)]
+    pd.testing.assert_frame_equal(one, other)
+
+
+@both_engines
+def test_stopped_and_gone_on_it_ends_with_the_same_weights(copy, tmp_path, monkeypatch, engine):
+    options, alone = Options("dnn", 4, engine=engine), tmp_path / "alone"
+    shutil.copytree(copy.work, alone, symlinks=True)
+    train(copy._replace(work=alone), options)
+    for when in ("before 3", "after 1"):  # the second and third go on from what is left
+        with monkeypatch.context() as patch, pytest.raises(Stopped):
+            stop_at(patch, when)
+            train(copy, options)
+    train(copy, options)
+    ends_alike(alone, copy.work, "dnn")
+
+
+def test_without_resume_it_begins_anew(copy, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, "after 2")
+        train(copy, Options("linear", 4))
+    (folder,) = (copy.work / "checkpoints").iterdir()
+    written = (folder / "history.csv").stat().st_mtime_ns
+    monkeypatch.setattr(training, "truncate_history", lambda log, epoch: done.append((log.exists(), epoch)))
+    done = []
+    train(copy, Options("linear", 4, resume=False))
+    assert written and done == [(False, 0)]
+    assert not folder.exists() and len(pd.read_csv(copy.work / "linear.csv")) == 4
+
+
+TRAIN = """
+import os
+import sys
+import tensorflow as tf
+from kws.split import Place, read_manifest
+from kws.training import Options, train
+
+work, corpus, engine, when = sys.argv[1:]
+save, count = tf.train.CheckpointManager.save, 0
+
+def counted(self, *args, **options):
+    global count
+    count += 1
+    if when == f"before {count}":
+        os.kill(os.getpid(), 9)
+    save(self, *args, **options)
+    if when == f"after {count}":
+        os.kill(os.getpid(), 9)
+
+tf.train.CheckpointManager.save = counted
+train(Place.of(work, read_manifest(work), corpus), Options("ds_cnn_s", 4, engine=engine))
+"""
+
+
+def run(*arguments):
+    program = [sys.executable, "-c", TRAIN, *map(str, arguments)]
+    return subprocess.run(program, capture_output=True, text=True, cwd=ROOT)
+
+
+@full
+@both_engines
+def test_killed_and_gone_on_it_ends_with_the_same_weights(copy, corpus, tmp_path, engine):
+    alone = tmp_path / "alone"
+    shutil.copytree(copy.work, alone, symlinks=True)
+    assert run(alone, corpus, engine, "never").returncode == 0
+    for when in ("before 3", "after 1", "never"):  # the second and third go on from what is left
+        done = run(copy.work, corpus, engine, when)
+        assert done.returncode == (0 if when == "never" else -9), done.stderr[-2_000:]
+    ends_alike(alone, copy.work, "ds_cnn_s")
+
+
+def with_rate(monkeypatch, rate):
+    monkeypatch.setattr(training, "compile_model", lambda *args: compile_model(*args, learning_rate=rate))
+
+
+@both_engines
+def test_nan_stops_with_a_message(copy, monkeypatch, engine):
+    with_rate(monkeypatch, float("nan"))
+    with pytest.raises(FloatingPointError, match="linear: the loss became NaN"):
+        train(copy, Options("linear", epochs=3, engine=engine))
+    assert not (copy.work / "linear.keras").exists()
+
+
+@both_engines
+def test_patience(copy, monkeypatch, engine):
+    with_rate(monkeypatch, 0.0)
+    path = train(copy, Options("linear", epochs=30, engine=engine, patience=2))
+    assert len(pd.read_csv(path.with_suffix(".csv"))) < 10
+
+
+def test_teachers_change_the_targets():
+    teacher = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, use_bias=False, kernel_initializer="zeros")]
+    )
+    batches = tf.data.Dataset.from_tensors(
+        (np.ones((4, 3), "float32"), np.eye(2, dtype="float32")[[0, 0, 1, 1]])
+    )
+    _, targets = next(iter(distillation_batches(batches, [teacher, teacher], share=0.5)))
+    assert np.allclose(targets, [[0.75, 0.25]] * 2 + [[0.25, 0.75]] * 2)
+
+
+def test_warm_start_takes_what_it_is_told():
+    keras.utils.set_random_seed(0)
+    old, new, other = ZOO["tc_resnet8"].build(12), ZOO["tc_resnet8"].build(12), ZOO["tc_resnet8"].build(5)
+    last = old.layers[-1].name
+    before = new.layers[-1].get_weights()
+    taken = warm_start(new, old, exclude=[last])
+    assert last not in taken and taken and same(new.layers[-1].get_weights(), before)
+    assert same(new.layers[1].get_weights(), old.layers[1].get_weights())
+    assert warm_start(new, old, include=[last]) == [last]
+    assert same(new.get_weights(), old.get_weights())
+    with pytest.raises(CourseError, match=f"layer {last} has weights"):
+        warm_start(other, old)
+
+
+def test_train_from_a_warm_start_and_with_a_teacher(copy, monkeypatch):
+    first = train(copy, Options("linear", 2), tag="first")
+    with_rate(monkeypatch, 0.0)
+    second = train(copy, Options("linear", 1, start=first, teachers=(first,)), tag="second")
+    note = json.loads(second.with_suffix(".json").read_text())
+    assert note["start"] == "first.keras" and note["teachers"] == ["first.keras"]
+    assert all(np.allclose(a, b, atol=1e-4) for a, b in zip(weights_of(second), weights_of(first)))
+
+
+def test_random_numbers_in_place_of_clips(tmp_path, place):
+    empty = place._replace(work=tmp_path, folder=None)
+    path = train(empty, Options("linear", 1, random=True, logrun="tried"))
+    assert path == tmp_path / "linear.keras" and (tmp_path / "logs/tried").exists()
+    assert load_model(path).output_shape == (None, 12)
+
+
+def test_data_of_a_training(place):
+    rows = np.flatnonzero(place.manifest.split == "train")
+    data = load_data(place, "log_mel", rows, augmentations=(), masks=False)
+    features, targets = next(iter(data.batches(first_epoch=0)))
+    assert features.shape[1:] == (98, 40) and targets.shape[1] == 12 and (targets.numpy().sum(1) == 1).all()
+    assert len(data.val[0]) == (place.manifest.split == "val").sum()
+    again, _ = next(iter(load_data(place, "log_mel", rows, augmentations=(), masks=False).batches(first_epoch=0)))
+    other, _ = next(iter(data.batches(first_epoch=1)))
+    assert np.array_equal(features, again) and not np.array_equal(features, other)
+    words = place.manifest.word.astype("category").cat.codes.to_numpy().astype(int)
+    targets = next(iter(load_data(place, "log_mel", rows, labels=words).batches()))[1]
+    assert targets.shape[1] == words.max() + 1
+
+
+def test_pseudo_labels(place, corpus, manifest):
+    both = with_unlabelled(place)
+    count = (both.split == "unlabelled").sum()
+    assert (
+        count == len(list((corpus / "test/audio").glob("*.wav"))) > 0 and len(both) == len(manifest) + count
+    )
+    pd.testing.assert_frame_equal(both[: len(manifest)], manifest)
+    sure, unsure = np.eye(12)[2], np.full(12, 1 / 12)
+    one, other = np.tile(sure, (count, 1)), np.tile(sure, (count, 1))
+    one[0], other[1] = unsure, np.eye(12)[3]
+    pseudo = pseudo_labelled(both, np.array([one, other]), 0.9)[len(manifest) :]
+    assert pseudo.split.tolist() == ["unlabelled"] * 2 + ["pseudo"] * (count - 2)
+    assert set(pseudo.label[2:]) == {"yes"}
+
+
+def test_consensus():
+    yes, no = np.eye(3)[1], np.eye(3)[2]
+    labels, sure = consensus(np.array([[yes, yes, 0.8 * yes + 0.1], [yes, no, yes]]), 0.96)
+    assert labels.tolist() == [1, 1, 1] and sure.tolist() == [True, False, False]
+    assert consensus(np.array([[yes, yes, 0.8 * yes + 0.1], [yes, no, yes]]), 0.95)[1].tolist() == [True, False, True]
+
+
+@full
+def test_two_workers_end_with_equal_weights(tmp_path):
+    ports = [socket.socket() for _ in range(2)]
+    for port in ports:
+        port.bind(("localhost", 0))
+    cluster = {"worker": [f"localhost:{port.getsockname()[1]}" for port in ports]}
+    for port in ports:
+        port.close()
+    options = "--random-data --model ds_cnn_s --engine tensorflow --epochs 2 --logdir logs".split()
+    workers = [
+        subprocess.Popen(
+            [sys.executable, "-m", "kws.training", *options],
+            cwd=tmp_path,
+            env=os.environ
+            | {"TF_CONFIG": json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}})}
+            | {"PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for i in range(2)
+    ]
+    for worker in workers:
+        text, _ = worker.communicate(timeout=300)
+        assert worker.returncode == 0, text[-3_000:]
+    one, other = (
+        weights_of(tmp_path / "data/random" / name) for name in ("ds_cnn_s.keras", "worker1-ds_cnn_s.keras")
+    )
+    assert same(one, other)
+
+
+def test_workers_of_a_cluster(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    assert worker_number() == 0 and choose_strategy() is tf.distribute.get_strategy()
+    monkeypatch.setenv("TF_CONFIG", '{"task": {"type": "worker", "index": 1}}')
+    assert worker_number() == 1
+    for text in ("{", "[]", '{"task": 3}'):
+        monkeypatch.setenv("TF_CONFIG", text)
+        with pytest.raises(CourseError, match="TF_CONFIG: not the JSON"):
+            choose_strategy()
+
+
+def test_best_of_sample(tmp_path):
+    with pytest.raises(CourseError, match="3_sample_experiments.ipynb"):
+        best_of_sample(tmp_path)
+    rows = pd.DataFrame(
+        [
+            ["dnn", 0.70, 0.75, 1.0],
+            ["ds_cnn_s", 0.90, 0.93, 5.0],
+            ["ds_cnn_s", 0.80, 0.83, 7.0],
+            ["tc_resnet8", 0.84, 0.87, 2.0],
+            ["conv", 0.83, 0.845, 1.0],
+            ["forest", 0.99, 0.99, 1.0],
+            ["kwt1", 0.98, 0.99, 1.0],
+        ],
+        columns=["model", "accuracy", "high", "seconds"],
+    )
+    rows.to_csv(tmp_path / "experiments.csv")
+    assert best_of_sample(tmp_path) == "tc_resnet8", "fastest of those that may be the best and can be frozen"
+    rows.assign(high=rows.accuracy).to_csv(tmp_path / "experiments.csv")
+    assert best_of_sample(tmp_path) == "ds_cnn_s", "the mean of the seeds"
+
+
+def test_final_model(tmp_path):
+    assert final_model(tmp_path, "dnn") == tmp_path / "dnn.keras"
+    (tmp_path / "best.keras").touch()
+    assert final_model(tmp_path) == tmp_path / "best.keras"
+    assert final_model(tmp_path, "dnn") == tmp_path / "dnn.keras"
