@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
+import os
 import unicodedata
 import wave
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,10 +51,9 @@ def visible_files(folder: str | Path, suffix: str = "") -> list[Path]:
 
 def recordings(folder: str | Path) -> list[Path]:
     """The files in the folders of words of a corpus, by name; noise is not a word."""
-    words = (path for path in audio_folder(folder).iterdir() if path.is_dir())
-    return [
-        file for word in sorted(words) if not word.name.startswith((".", "_")) for file in visible_files(word)
-    ]
+    audio = audio_folder(folder)
+    words = sorted(path for path in audio.iterdir() if path.is_dir()) if audio.is_dir() else []
+    return [file for word in words if not word.name.startswith((".", "_")) for file in visible_files(word)]
 
 
 def noise_recordings(folder: str | Path) -> list[Path]:
@@ -61,22 +62,36 @@ def noise_recordings(folder: str | Path) -> list[Path]:
 
 
 def same_name(name: str) -> str:
-    """A name in one form, however its accents were composed: as macOS and other systems write it, they are equal."""
+    """A name in one form, however its accents were composed and whatever the locale takes a file's name for.
+
+    As macOS and other systems write it, and in a terminal that is not in UTF-8, a word and its folder are equal.
+    """
+    with contextlib.suppress(UnicodeError):
+        name = os.fsencode(name).decode()
     return unicodedata.normalize("NFC", name)
 
 
 def is_text(name: str | Path) -> bool:
-    """Whether a name can be written as UTF-8: file systems also have names that cannot."""
+    """Whether a file's name is UTF-8, and can be written to a table: file systems also have names that are not."""
     try:
-        str(name).encode()
-    except UnicodeEncodeError:
+        os.fsencode(name).decode()
+    except UnicodeError:
         return False
     return True
 
 
 def as_text(name: str | Path) -> str:
-    """A name as text that can be written as UTF-8; what cannot is shown as an escape."""
+    """A file's name, or a message with one in it, as text; what is no UTF-8 is shown as an escape."""
+    with contextlib.suppress(UnicodeError):  # where the locale has no such letter, it is no file's name
+        name = os.fsencode(name).decode("utf-8", "surrogateescape")
     return str(name).encode("utf-8", "backslashreplace").decode()
+
+
+def files_by_name(folder: str | Path) -> Callable[[str], Path]:
+    """Function from a name, as a table has it, to the file in a folder: the accents may be composed in another way there."""
+    files = visible_files(folder)
+    same, exact = ({key(path.name): path for path in files} for key in (same_name, str))
+    return lambda name: exact.get(name) or same.get(same_name(name)) or Path(folder) / name
 
 
 def _read_wave(
@@ -89,6 +104,7 @@ def _read_wave(
 
 
 _NOT_A_WAVE = wave.Error, EOFError, OSError, ValueError, RuntimeError
+_NOT_A_SOUND = soundfile.SoundFileError, RuntimeError, TypeError, UnicodeError
 
 
 def read_clip(
@@ -109,8 +125,11 @@ def read_clip(
 
     Raises
     ------
-    CourseError: the file cannot be read, has another rate or more channels, or floats beyond full scale.
+    CourseError: the file cannot be read, has another rate or more channels, or floats beyond full scale; or an option is out
+        of range.
     """
+    if start < 0 or samples < -1 or not np.isfinite(gain):
+        raise CourseError(f"start={start}, samples={samples}, gain={gain}: no part of a recording")
     wanted = f"convert it to {sample_rate / 1000:g} kHz 16-bit mono wav"
     try:
         (channels, width, rate, _), sound = _read_wave(path, start, samples)
@@ -122,14 +141,14 @@ def read_clip(
         return np.pad(pcm, (0, max(samples - len(pcm), 0)))
     try:
         pcm, rate = soundfile.read(path, samples, start, dtype="float32")
-    except (soundfile.SoundFileError, RuntimeError, TypeError) as error:
+    except _NOT_A_SOUND as error:
         raise CourseError(
-            f"{as_text(path)}: cannot be read ({as_text(error)}). Take it out, or {wanted}"
+            f"{as_text(path)}: cannot be read ({as_text(str(error))}). Take it out, or {wanted}"
         ) from error
     if rate != sample_rate or pcm.ndim != 1:
-        raise CourseError(f"{path}: {rate:,} Hz, {pcm[:1].size} channel(s); {wanted}")
+        raise CourseError(f"{as_text(path)}: {rate:,} Hz, {pcm[:1].size} channel(s); {wanted}")
     if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
-        raise CourseError(f"{path}: amplitudes beyond full scale; {wanted}")
+        raise CourseError(f"{as_text(path)}: amplitudes beyond full scale; {wanted}")
     return np.pad(pcm * np.float32(gain), (0, max(samples - len(pcm), 0)))
 
 
@@ -167,7 +186,7 @@ def check_wav(path: str | Path) -> tuple[str, int, str]:
 def _soundfile_agrees(path: str | Path, pcm: bytes) -> bool:
     try:
         return soundfile.read(path, dtype="int16")[0].tobytes() == pcm
-    except (soundfile.SoundFileError, RuntimeError, TypeError):
+    except _NOT_A_SOUND:
         return False
 
 
@@ -190,19 +209,20 @@ def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> n
 
 def no_recordings(folder: str | Path) -> CourseError:
     """The error for a corpus without recordings where they are expected; it names one that was found elsewhere."""
-    expected = f"{audio_folder(folder)}/<word>/<speaker>_nohash_<n>.wav"
-    beside = (NOISE_WORD, "test")
-    found = (
-        path
-        for path in Path(folder).rglob("*")
-        if path.suffix.lower() in SOUND_SUFFIXES
-        and not path.name.startswith(".")
-        and not set(path.relative_to(folder).parts[:-1]) & set(beside)
-    )
-    elsewhere = next(found, None)
+    expected = f"{as_text(audio_folder(folder))}/<word>/<speaker>_nohash_<n>.wav"
+    elsewhere = next(_sounds_below(folder), None)
     there = (
         f"There is {as_text(elsewhere)}: move it, or name its folder"
         if elsewhere
         else "There are none elsewhere"
     )
-    return CourseError(f"{folder}: no recordings. They are expected as {expected}. {there}")
+    return CourseError(f"{as_text(folder)}: no recordings. They are expected as {expected}. {there}")
+
+
+def _sounds_below(folder: str | Path) -> Iterator[Path]:
+    """Sound files anywhere below a folder, neither noise nor test clips."""
+    for at, folders, files in os.walk(folder):
+        folders.sort()
+        if Path(at).name != NOISE_WORD and Path(at).parts[-2:] != ("test", "audio"):
+            named = (Path(at) / name for name in sorted(files) if not name.startswith("."))
+            yield from (path for path in named if path.suffix.lower() in SOUND_SUFFIXES)

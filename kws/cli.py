@@ -14,6 +14,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from kws.infra.files import CourseError
+from kws.pi import MOST_THREADS
 from kws.split import COMMANDS, HELD_OUT, LABELS
 
 app = App(
@@ -26,8 +27,17 @@ tag = App(name="tag", help="Clips of any length with several labels each.", help
 app.command(tag)
 
 Many = Parameter(consume_multiple=True, negative="")
-Positive = Annotated[int, Parameter(validator=Number(gte=1))]
-Seed = Annotated[int, Parameter(validator=Number(gte=0))]
+
+
+def _whole(_, tokens):
+    """A whole number; 1.5 is none."""
+    return int(tokens[0].value)
+
+
+Positive = Annotated[int, Parameter(validator=Number(gte=1), converter=_whole)]
+Seed = Annotated[int, Parameter(validator=Number(gte=0, lt=2**32), converter=_whole)]
+Runs = Annotated[int, Parameter(validator=Number(gte=1, lte=1_000_000), converter=_whole)]
+Threads = Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_THREADS), converter=_whole)]
 Corpus = Annotated[str, Parameter(name=["--corpus", "--path-to-data"])]
 Profile = Literal["smoke", "sample", "full"]
 Words = Annotated[tuple[str, ...], Many]
@@ -38,8 +48,16 @@ def _place(corpus, profile, seed, words, held_out):
     from kws.infra.corpora import get_corpus, work_dir
     from kws.split import make_manifest
 
+    work = work_dir(corpus, profile)
     folder = get_corpus(corpus, profile, seed)
-    return make_manifest(folder, work_dir(corpus, profile), profile, seed, tuple(words), tuple(held_out))
+    return make_manifest(folder, work, profile, seed, tuple(words), tuple(held_out))
+
+
+def _folder_of(target):
+    """Make the folder of a file that is going to be written. CourseError where the file cannot be there."""
+    if target.is_dir():
+        raise CourseError(f"{target}: is a folder. Name a file")
+    target.parent.mkdir(parents=True, exist_ok=True)
 
 
 @app.command
@@ -202,21 +220,27 @@ def freeze(model: Path, /, into: Path | None = None, *, clips: Path | None = Non
 
     import numpy as np
 
-    from kws.audio import read_clip, visible_files
+    from kws.audio import read_clip
     from kws.deploy import freeze as freeze_model
     from kws.deploy import to_litert, write_frozen
-    from kws.inference import load_model
+    from kws.inference import check_predictor, load_model, test_clips
     from kws.infra.files import write_atomically
 
     network, folder = load_model(model), into or model.parent
+    check_predictor(network.predict_on_batch, model)
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"frozen.pb": write_frozen(network, folder / "frozen.pb")}
     flat = {"model.tflite": to_litert(freeze_model(network))}
     if clips:
-        paths = visible_files(clips, ".wav")[:200]
-        if not paths:
-            raise CourseError(f"{clips}: no wav files there")
-        flat["model_int8.tflite"] = to_litert(freeze_model(network), np.stack([read_clip(p) for p in paths]))
+        heard = []
+        for path in test_clips(clips)[:200]:
+            try:
+                heard.append(read_clip(path))
+            except CourseError as error:
+                print(f"left out: {error}", file=sys.stderr)
+        if not heard:
+            raise CourseError(f"{clips}: none of its clips can be read")
+        flat["model_int8.tflite"] = to_litert(freeze_model(network), np.stack(heard))
     for name, content in flat.items():
         write_atomically(folder / name, content)
         sizes[name] = len(content)
@@ -242,24 +266,33 @@ def predict(model: Path, folder: Path, target: Path, /, *, labels: Words = ()) -
     labels
         the model's outputs in their order (default: labels.txt beside the model)
     """
-    from kws.audio import CLIP_SAMPLES, visible_files
-    from kws.inference import load_predictor, predict_clips, test_clips
-    from kws.infra.files import fingerprint, read_text
-    from kws.submission import check_submission, write_submission
-
-    paths = visible_files(folder, ".wav") or test_clips(folder)
-    predictor, names_file = load_predictor(model), model.with_name("labels.txt")
-    if not labels:
-        labels = read_text(names_file).splitlines() if names_file.exists() else LABELS
     import numpy as np
 
-    outputs = predictor(np.zeros((1, CLIP_SAMPLES), "float32")).shape[1]
-    if outputs != len(labels):
-        raise CourseError(f"{names_file}: {len(labels)} names, the model has {outputs} outputs")
+    from kws.audio import CLIP_SAMPLES, same_name
+    from kws.inference import load_predictor, predict_clips, test_clips
+    from kws.infra.files import fingerprint
+    from kws.pi import load_labels
+    from kws.submission import check_submission, write_submission
+
+    _folder_of(target)
+    paths, predictor = test_clips(folder), load_predictor(model)
+    outputs, names_file = (
+        predictor(np.zeros((1, CLIP_SAMPLES), "float32")).shape[1],
+        model.with_name("labels.txt"),
+    )
+    if not labels and names_file.exists():
+        try:
+            labels = load_labels(names_file, outputs)
+        except ValueError as error:
+            raise CourseError(str(error)) from error
+    labels = tuple(map(same_name, labels or LABELS))
+    if len(set(labels)) != outputs or len(labels) != outputs:
+        raise CourseError(
+            f"{model}: has {outputs} outputs, where there are {len(set(labels))} labels: {', '.join(labels)}"
+        )
     version = fingerprint(model.read_bytes().hex())
-    target.parent.mkdir(parents=True, exist_ok=True)
-    kept = target.with_suffix(".npy")
-    probabilities, unreadable = predict_clips(predictor, paths, kept, version, len(labels))
+    kept = target.with_name(target.name + ".npy")
+    probabilities, unreadable = predict_clips(predictor, paths, kept, version, outputs)
     write_submission(paths, probabilities, target, labels)
     check_submission(target, paths, labels)
     for path in unreadable:
@@ -311,13 +344,17 @@ def board(
     from kws.submission import leaderboard
 
     table = leaderboard(csvs, solution, labels)
+    if not len(table):
+        raise CourseError(f"{solution}: none of {len(csvs)} CSVs could be scored")
+    if public and table.public.isna().all():
+        raise CourseError(f"{solution}: has no public clips. Leave out --public")
     if public:
         table = table[["public"]].sort_values("public", ascending=False)
     print(table.round(4).to_string())
 
 
 @app.command
-def bench(model: Path, /, *, runs: Positive = 200, threads: Positive = 1) -> None:
+def bench(model: Path, /, *, runs: Runs = 200, threads: Threads = 1) -> None:
     """Time a model (.keras, .pb or .tflite) on one clip: milliseconds, on one thread as a rule.
 
     Example: kws bench data/synthetic/model_int8.tflite --runs 50
@@ -333,14 +370,11 @@ def bench(model: Path, /, *, runs: Positive = 200, threads: Positive = 1) -> Non
     from kws.inference import load_predictor, one_thread
     from kws.pi import load_litert, peak_memory, time_runs
 
-    if model.suffix == ".tflite" and model.exists():
-        try:
-            predictor = load_litert(model, threads)
-        except ValueError as error:
-            raise CourseError(str(error)) from error
-    else:
+    if model.suffix != ".tflite":
         one_thread()
-        predictor = load_predictor(model)
+    predictor = load_predictor(model)
+    if model.suffix == ".tflite":
+        predictor = load_litert(model, threads)
     clip = np.random.default_rng(0).normal(0, 0.1, (1, CLIP_SAMPLES)).astype("float32")
     times = time_runs(lambda: predictor(clip), runs)
     median, p95 = np.percentile(times, [50, 95])
@@ -494,11 +528,11 @@ def _without_task(tokens: list[str]) -> list[str]:
 
 
 def _import_quietly() -> None:
-    """Import TensorFlow, whose C++ part tells of the machine on stderr before it can be asked not to."""
+    """Import Keras and TensorFlow, whose C++ part tells of the machine on stderr before it can be asked not to."""
     saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     try:
-        import tensorflow  # noqa: F401
+        import kws.infra.backend  # noqa: F401
     finally:
         os.dup2(saved, 2)
         os.close(saved)
@@ -507,13 +541,20 @@ def _import_quietly() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command (default: that of the command line). Bad input: one sentence, exit status 2."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has every letter
     try:
         tokens = _without_task(list(sys.argv[1:] if arguments is None else arguments))
         if tokens and not {"-h", "--help", "--version"} & set(tokens):
             _import_quietly()
         app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
-    except (CourseError, CycloptsError) as error:
+    except (CourseError, CycloptsError, FloatingPointError) as error:
         print(error, file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if not error.filename:
+            raise
+        print(f"{error.filename}: {error.strerror}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit("\nStopped. The same command goes on where it was.")

@@ -16,7 +16,7 @@ from tqdm import tqdm
 import kws.models
 import kws.preprocess
 import kws.zoo  # noqa: F401  registers the layers that saved models are made of
-from kws.audio import CLIP_SAMPLES, read_clip, same_name, visible_files
+from kws.audio import CLIP_SAMPLES, as_text, files_by_name, is_text, read_clip, visible_files
 from kws.deploy import load_graph
 from kws.infra.backend import keras
 from kws.infra.cluster import run_each
@@ -47,8 +47,13 @@ def load_model(path: str | Path) -> keras.Model:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a spoilt file makes Keras say
         raise CourseError(
-            f"{path}: no model to load ({error}). Notebook 4_full_training.ipynb writes it"
+            f"{path}: no model to load ({_first_line(error)}). Notebook 4_full_training.ipynb writes it"
         ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """What an error says, without the pages that may follow."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def one_thread() -> None:
@@ -69,7 +74,7 @@ def milliseconds(path: str | Path, runs: int = 30) -> float:
 def load_predictor(path: str | Path) -> Predictor:
     """Function of a model file (.keras, .pb or .tflite): PCM float32 [n, 16,000] -> probabilities [n, labels].
 
-    It is tried on a second of silence, so that a spoilt model is told before a long prediction.
+    It is tried on silence, so that a spoilt model is told before a long prediction.
 
     Raises
     ------
@@ -82,15 +87,35 @@ def load_predictor(path: str | Path) -> Predictor:
     if path.suffix not in (".keras", ".pb", ".tflite"):
         raise CourseError(f"{path}: a model is a .keras, .pb or .tflite file")
     predict = load_model(path).predict_on_batch if path.suffix == ".keras" else _one_by_one(path)
+    check_predictor(predict, path)
+    return predict
+
+
+def check_predictor(predict: Predictor, path: str | Path) -> None:
+    """Try a function of clips, of the model in a file, on two seconds of silence.
+
+    Raises
+    ------
+    CourseError: it takes no clips, or gives something else than a row of probabilities for each.
+    """
     try:
-        probabilities = predict(np.zeros((1, CLIP_SAMPLES), "float32"))
+        probabilities = predict(np.zeros((2, CLIP_SAMPLES), "float32"))
+    except CourseError:
+        raise
     except Exception as error:  # whatever a spoilt model makes its library say
-        raise CourseError(f"{path}: does not take a clip of {CLIP_SAMPLES:,} samples ({error})") from error
+        raise CourseError(
+            f"{path}: does not take a clip of {CLIP_SAMPLES:,} samples ({_first_line(error)})"
+        ) from error
+    if not hasattr(probabilities, "shape"):
+        raise CourseError(
+            f"{path}: gives {len(probabilities)} results for a clip, where one row of probabilities is expected"
+        )
     if probabilities.ndim != 2:
         raise CourseError(
             f"{path}: gives {probabilities.shape[1:]} for a clip, where one row of probabilities is expected"
         )
-    return predict
+    if not np.isfinite(probabilities).all():
+        raise CourseError(f"{path}: gives what is not a number for a clip of silence. Train it again")
 
 
 def _one_by_one(path: Path) -> Predictor:
@@ -99,22 +124,35 @@ def _one_by_one(path: Path) -> Predictor:
         predict = load_graph(path) if path.suffix == ".pb" else load_litert(path)
     except CourseError:
         raise
-    except (ValueError, RuntimeError) as error:
-        raise CourseError(
-            str(error) if str(error).startswith(str(path)) else f"{path}: not a LiteRT model ({error})"
-        ) from error
-    return lambda clips: np.stack([predict(np.asarray(clip)) for clip in clips])
+    except ValueError as error:
+        raise CourseError(str(error)) from error
+
+    def predict_each(clips):
+        try:
+            return np.stack([predict(np.asarray(clip)) for clip in clips])
+        except ValueError as error:
+            raise CourseError(f"{path}: {_first_line(error).removeprefix(f'{path}: ')}") from error
+
+    return predict_each
 
 
 def test_clips(folder: str | Path) -> list[Path]:
-    """Paths of the clips to predict, in the order of sample_submission.csv or by name. CourseError where there are none."""
+    """Paths of the clips to predict, in the order of sample_submission.csv or by name. CourseError where there are none.
+
+    `folder` is a corpus with test/audio, or a folder of wav files.
+    """
     folder = Path(folder)
     audio, sample = folder / "test/audio", folder / "sample_submission.csv"
+    if not audio.is_dir() and visible_files(folder, ".wav"):
+        audio = folder
     clips = visible_files(audio, ".wav")
     if not clips:
         raise CourseError(
             f"{audio}: no clips to predict. Put one-second wav files there, for example the contest's"
         )
+    for clip in [clip for clip in clips if not is_text(clip.name)]:
+        print(f"{as_text(clip)}: a name that is no UTF-8, left out. Rename it")
+        clips.remove(clip)
     return named_clips(sample, audio) if sample.exists() else clips
 
 
@@ -128,11 +166,10 @@ def named_clips(sample: str | Path, folder: str | Path) -> list[Path]:
     names = read_csv(sample, ("fname",), text=True).fname
     if outside := [name for name in names if Path(name).name != name or name in ("", "..") or "\\" in name]:
         raise CourseError(f"{sample}: {outside[0]!r} is not the name of a file in {folder}")
-    if names.duplicated().any():
-        raise CourseError(f"{sample}: {names[names.duplicated()].iloc[0]} stands there twice")
-    # a file system may compose accents in another way than the table
-    present = {same_name(path.name): path for path in visible_files(folder)}
-    return [present.get(same_name(name), Path(folder) / name) for name in names]
+    paths = names.map(files_by_name(folder))
+    if paths.duplicated().any():
+        raise CourseError(f"{sample}: {names[paths.duplicated()].iloc[0]} stands there twice")
+    return list(paths)
 
 
 def read_batches(paths: Sequence[str | Path], batch_size: int = 256) -> tf.data.Dataset:
@@ -162,18 +199,26 @@ def _loaded(path: str | Path, version: str) -> Predictor:
     return load_predictor(path)
 
 
-def _predict_part(folder, predict, version, batch_size, batches, part):
+def _predict_part(folder, predict, version, classes, batch_size, batches, part):
     """Predict `part`, a pair of the first clip's number and paths, into a file in `folder`; returns how many."""
     first, paths = part
-    predictor = _loaded(predict, version) if isinstance(predict, (str, Path)) else predict
-    rows = [
-        np.where(readable[:, None], predictor(clips), 0).astype("float32")
-        for clips, readable in batches(paths, batch_size)
-    ]
+    is_path = isinstance(predict, (str, Path))
+    predictor, name = (_loaded(predict, version), predict) if is_path else (predict, "the model")
+    rows = np.full((len(paths), classes), np.nan, "float32")  # what stays so could not be read
+    at = 0
+    for clips, readable in batches(paths, batch_size):
+        readable = np.asarray(readable)
+        some = predictor(clips)
+        if some.shape != (len(readable), classes):
+            raise CourseError(f"{name}: {some.shape[-1]} outputs, there are {classes} labels")
+        if spoilt := np.flatnonzero(readable & ~np.isfinite(some).all(1)).tolist():
+            raise CourseError(f"{name}: gives what is not a number for {list(paths)[at + spoilt[0]]}")
+        rows[at : at + len(some)][readable] = some[readable]
+        at += len(some)
     path = Path(folder) / f"{first:09}.npy"
     unfinished = part_of(path, uuid.uuid4().hex)
     with open(unfinished, "wb") as file:
-        np.save(file, np.concatenate(rows))
+        np.save(file, rows)
     unfinished.replace(path)
     return len(paths)
 
@@ -200,7 +245,15 @@ def predict_clips(
     batches : function (paths, batch size) -> Dataset of (what `predict` takes, readable [batch])
     part : clips that are kept together
     client : dask.distributed.Client whose workers predict the parts; `predict` is a path then, which they see, too
+
+    Raises
+    ------
+    CourseError: there are no clips, or the model gives something else than `classes` numbers for one.
     """
+    if not len(paths) or min(batch_size, part) < 1:
+        raise CourseError(
+            f"{target}: {len(paths)} clips, batch_size={batch_size}, part={part}: 1 or more are wanted"
+        )
     target = Path(target)
     parts, note = target.with_suffix(".parts"), target.with_suffix(".json")
     state = {"state": fingerprint(version, [file_fingerprint(path) for path in paths])}
@@ -214,7 +267,9 @@ def predict_clips(
             files = {at: parts / f"{at:09}.npy" for at in range(0, len(paths), part)}
             todo = [at for at, file in files.items() if not file.exists()]
             missing = sum(len(paths[at : at + part]) for at in todo)
-            work = functools.partial(_predict_part, parts.resolve(), predict, version, batch_size, batches)
+            work = functools.partial(
+                _predict_part, parts.resolve(), predict, version, classes, batch_size, batches
+            )
             bar = {"desc": "predicting", "unit": "clip", "mininterval": 1}
             with tqdm(total=len(paths), initial=len(paths) - missing, **bar) as progress:
                 for count in run_each(work, ((at, paths[at : at + part]) for at in todo), client):
@@ -227,7 +282,8 @@ def predict_clips(
             write_json(note, state)
         remove(parts)
     probabilities = np.load(target)
-    unreadable = probabilities.sum(1) == 0
+    unreadable = np.isnan(probabilities).any(1)
+    probabilities[unreadable] = 0
     if bad is not None:
         probabilities[unreadable, bad] = 1
     return probabilities, [str(paths[i]) for i in np.flatnonzero(unreadable)]

@@ -19,7 +19,7 @@ def wilson(right: int, n: int) -> tuple[float, float]:
 
 
 def score(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
-    """Accuracy with its 95 % interval (Wilson), macro precision, recall, F1, and chance, of integer labels [n] and predictions [n].
+    """Accuracy with its 95 % interval (Wilson), macro precision, recall, F1, chance, of integer labels and predictions [n].
 
     Chance is to always say the most frequent label.
     """

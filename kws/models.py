@@ -270,7 +270,7 @@ def stored_features(store, manifest, rows):
 def with_front_end(network, feature, statistics):
     """Model PCM [n, 16,000] -> probabilities [n, labels]: front end, a network of the zoo, softmax.
 
-    `statistics` is what the store of `feature` keeps: mean and deviation, one number per bin.
+    `statistics` is what the store of `feature` keeps: mean and standard deviation, one number per bin.
     """
     pcm = keras.Input((CLIP_SAMPLES,), name="pcm")
     logits = network(FrontEnd(feature, **statistics, name="front_end")(pcm))

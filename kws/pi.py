@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 SAMPLES = 16_000  # a second
+MOST_THREADS = 256  # LiteRT crashes with many thousands
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -43,12 +44,21 @@ def load_litert(model: str | Path | bytes, threads: int = 1) -> Predict:
 
     Raises
     ------
-    ValueError: it is no LiteRT model, or takes or gives something else.
+    ValueError: it is no LiteRT model, or takes or gives something else; `predict` raises it where a result is not a number.
     """
+    if not 1 <= threads <= MOST_THREADS:
+        raise ValueError(f"threads={threads}: from 1 to {MOST_THREADS} is wanted")
     name = "model" if isinstance(model, bytes) else str(model)
+    if not isinstance(model, bytes) and not Path(model).is_file():
+        raise ValueError(f"{name}: there is no such file")
+    content = model if isinstance(model, bytes) else Path(model).read_bytes()
+    if not content:
+        raise ValueError(f"{name}: not a LiteRT model (empty)")
     try:
-        interpreter = new_interpreter(model, threads)
-    except (ValueError, RuntimeError) as error:
+        interpreter = new_interpreter(content, threads)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: LiteRT cannot run it ({error})") from error
+    except ValueError as error:
         raise ValueError(f"{name}: not a LiteRT model ({error})") from error
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     if found := _described(inputs, [1, SAMPLES]):
@@ -59,7 +69,12 @@ def load_litert(model: str | Path | bytes, threads: int = 1) -> Predict:
     def predict(pcm: np.ndarray) -> np.ndarray:
         interpreter.set_tensor(inputs[0]["index"], pcm.reshape(1, -1))
         interpreter.invoke()
-        return interpreter.get_tensor(outputs[0]["index"])[0]
+        probabilities = interpreter.get_tensor(outputs[0]["index"])[0]
+        if not np.isfinite(probabilities).all():
+            raise ValueError(
+                f"{name}: gives {probabilities[~np.isfinite(probabilities)][0]} where a number is wanted"
+            )
+        return probabilities
 
     return predict
 
@@ -75,17 +90,24 @@ def _described(tensors: Sequence[dict], wanted: list) -> str:
     return " and ".join(f"{np.dtype(t['dtype']).name} {shape}" for t, shape in zip(tensors, shapes))
 
 
-def load_labels(file: Path, predict: Predict) -> list[str]:
-    """The labels in a file, one a line, of a model that has as many outputs. ValueError where their numbers differ."""
-    names = file.read_text(encoding="utf-8-sig").splitlines()
-    outputs = len(predict(np.zeros(SAMPLES, "float32")))
+def load_labels(file: Path, outputs: int) -> list[str]:
+    """The labels in a file, one a line, of a model that has so many outputs. ValueError where they are others, or no text."""
+    try:
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{file}: not text in UTF-8 ({error}). Save it as such") from error
+    names = [line.strip() for line in lines if line.strip()]
     if len(names) != outputs:
         raise ValueError(f"{file}: {len(names)} names, the model has {outputs} outputs")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise ValueError(f"{file}: {repeated[0]} stands there more than once")
     return names
 
 
 def time_runs(function: Callable[[], Any], runs: int = 200, warm_up: int = 20) -> np.ndarray:
     """Milliseconds of each of `runs` calls of a function without arguments, after `warm_up` calls that do not count."""
+    if runs < 1:
+        raise ValueError(f"runs={runs}: 1 or more is wanted")
     for _ in range(warm_up):
         function()
     times = np.empty(runs)
@@ -101,6 +123,10 @@ class KeywordDetector:
 
     A command is detected where its probability, averaged over `window_ms`, is at least `threshold`; for `suppression_ms` after
     it nothing is. Source: recognize_commands of TensorFlow's audio tutorial.
+
+    Raises
+    ------
+    ValueError: there are no commands, or a number is out of range.
     """
 
     def __init__(
@@ -110,6 +136,13 @@ class KeywordDetector:
         window_ms: float = 500,
         suppression_ms: float = 1500,
     ):
+        if len(names) < 3:
+            raise ValueError(f"labels {', '.join(names)}: silence, unknown and a command are the least")
+        if not (0 <= threshold <= 1 and window_ms > 0 and suppression_ms >= 0):
+            raise ValueError(
+                f"threshold={threshold}, window_ms={window_ms}, suppression_ms={suppression_ms}: 0 to 1, more than 0, and 0 or "
+                "more are wanted"
+            )
         self.names, self.threshold = names, threshold
         self.window_ms, self.suppression_ms = window_ms, suppression_ms
         self.recent: deque = deque()
@@ -138,6 +171,11 @@ def sliding_windows(chunks: Iterable[np.ndarray]) -> Iterator[tuple[float, np.nd
         yield samples / 16, second
 
 
+def as_text(path: str | Path) -> str:
+    """A path as text: on disk it is UTF-8, whatever the locale takes it for. What is not is shown as an escape."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def read_wav(path: str | Path) -> np.ndarray:
     """First second of a 16 kHz 16-bit mono wav as float32 [16,000]. ValueError where it is something else."""
     try:
@@ -146,9 +184,11 @@ def read_wav(path: str | Path) -> np.ndarray:
             sound = wav.readframes(SAMPLES)
         samples = np.frombuffer(sound, "<i2", len(sound) // 2) if kind == (1, 16, SAMPLES) else None
     except (wave.Error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{path}: cannot be read as wav ({error})") from error
+        raise ValueError(f"{as_text(path)}: cannot be read as wav ({str(error) or 'empty'})") from error
     if samples is None:
-        raise ValueError(f"{path}: {kind[0]} channel(s), {kind[1]} bits, {kind[2]} Hz; wanted 1, 16, 16000")
+        raise ValueError(
+            f"{as_text(path)}: {kind[0]} channel(s), {kind[1]} bits, {kind[2]} Hz; wanted 1, 16, 16000"
+        )
     return np.pad(samples.astype("float32") / 32_768, (0, SAMPLES - len(samples)))
 
 
@@ -163,37 +203,49 @@ def microphone(stride_ms: int = 100, device: str | None = None) -> Iterator[np.n
 
     Ends the program, with what arecord said, where there is no sound, or sound of another rate.
     """
+    if stride_ms < 1:
+        raise ValueError(f"stride_ms={stride_ms}: 1 or more is wanted")
     program = "arecord -t raw -f S16_LE -r 16000 -c 1".split() + (["-D", device] if device else [])
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     try:
-        recorder = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        recorder = subprocess.Popen(
+            program, **pipes, env=os.environ | {"LC_ALL": "C"}
+        )  # its messages in English
     except FileNotFoundError:
         sys.exit("arecord: there is no such program. Install it: sudo apt install alsa-utils")
-    sound, size, messages = b"", 32 * stride_ms, deque(maxlen=5)
+    sound, size, messages, playing = b"", 32 * stride_ms, "", True
     with recorder, selectors.DefaultSelector() as ready:
         for stream in (recorder.stderr, recorder.stdout):  # messages nobody reads would stop the recorder
             ready.register(stream, selectors.EVENT_READ)
         try:
-            while ready.get_map():
+            while playing:
                 # a warning comes before the sound that it is about
                 for key, _ in sorted(ready.select(), key=lambda event: event[0].fileobj is recorder.stdout):
                     data = os.read(key.fd, 2**16)
-                    if not data:
-                        ready.unregister(key.fileobj)
-                    elif key.fileobj is recorder.stderr:
-                        messages.extend(data.decode(errors="replace").splitlines())
-                        if any("rate is not accurate" in line for line in messages):
-                            sys.exit(
-                                f"the microphone has no 16 kHz ({messages[0].strip()}). Take a device that converts: "
-                                "--device plughw:1,0 (arecord -l lists the cards)"
-                            )
-                    else:
-                        sound += data
-                        while len(sound) >= size:
-                            yield np.frombuffer(sound[:size], "<i2") / np.float32(32_768)
-                            sound = sound[size:]
+                    if key.fileobj is recorder.stderr:
+                        messages = (messages + data.decode(errors="replace"))[-2_000:]
+                        _check_rate(messages)
+                        if not data:
+                            ready.unregister(recorder.stderr)
+                        continue
+                    playing, sound = bool(data), sound + data
+                    while len(sound) >= size:
+                        yield np.frombuffer(sound[:size], "<i2") / np.float32(32_768)
+                        sound = sound[size:]
         finally:
-            recorder.terminate()
-    sys.exit(f"the microphone gives no more sound. {' '.join(messages)}")
+            recorder.kill()
+    last = " ".join(dict.fromkeys(line.strip() for line in messages.splitlines()[-5:]))
+    sys.exit(f"the microphone gives no more sound. {last}")
+
+
+def _check_rate(messages: str) -> None:
+    """End the program where arecord says that it records at another rate."""
+    for line in messages.splitlines():
+        if "rate is not accurate" in line:
+            sys.exit(
+                f"the microphone has no 16 kHz ({line.strip()}). Take a device that converts: --device plughw:1,0, which is "
+                "arecord's -D plughw:1,0 (arecord -l lists the cards)"
+            )
 
 
 def listen(
@@ -213,14 +265,21 @@ def submit(predict: Predict, names: Sequence[str], folder: Path, target: Path, m
     """Label the wavs of a folder into a csv (fname, label), one at a time; interrupted, the next call goes on.
 
     What was begun with another `model`, other labels or other clips is begun anew. Files that cannot be read are named, and
-    get the first label, silence.
+    get the first label, silence; one whose name cannot be written as text is named and left out.
     """
     paths = wav_files(folder)
+    for path in [path for path in paths if as_text(path.name).encode() != os.fsencode(path.name)]:
+        print(f"{as_text(path)}: a name that is no UTF-8, left out. Rename it", file=sys.stderr)
+        paths.remove(path)
     if not paths:
         sys.exit(f"{folder}: no wav files there")
+    if target.is_dir():
+        sys.exit(f"{target}: is a folder. Name a csv file")
+    target.parent.mkdir(parents=True, exist_ok=True)
     part, progress = (target.with_name(target.name + end) for end in (".part", "-labels.part"))
-    clips = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in paths]
-    key = hashlib.sha1(f"{model} {names} {clips}".encode("utf-8", "surrogateescape")).hexdigest()
+    stats = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, paths)]
+    clips = [os.fsencode(path.resolve()) for path in paths]
+    key = hashlib.sha1(f"{model} {names} {clips} {stats}".encode()).hexdigest()
     lines = progress.read_text(encoding="utf-8").splitlines(keepends=True) if progress.exists() else []
     lines = [line for line in lines if line.endswith("\n")]
     done = [line[:-1] for line in lines[1:]] if lines[:1] == [f"{key}\n"] else []
@@ -242,7 +301,7 @@ def submit(predict: Predict, names: Sequence[str], folder: Path, target: Path, m
     with part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("fname", "label"))
-        rows.writerows(zip((path.name for path in paths), done))
+        rows.writerows(zip((as_text(path.name) for path in paths), done))
     part.replace(target)
     progress.unlink()
 
@@ -277,7 +336,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     )
     commands = parser.add_subparsers(dest="command", required=True)
     bench = commands.add_parser("bench", help="time a model on one clip")
-    bench.add_argument("--runs", type=_number(int, 1), default=200)
+    bench.add_argument("--runs", type=_number(int, 1, 1_000_000), default=200)
     bench.add_argument("--json", action="store_true", help="print all times as JSON")
     label = commands.add_parser("label", help="print the three most probable labels of wav files")
     listen_to = commands.add_parser("listen", help="print words as the microphone hears them")
@@ -286,20 +345,29 @@ def main(arguments: Sequence[str] | None = None) -> None:
     submission = commands.add_parser("submit", help="label the wavs of a folder into a csv")
     for command in (bench, label, listen_to, submission):
         command.add_argument("model", type=Path, help="a .tflite file; labels.txt is expected beside it")
-        command.add_argument("--threads", type=_number(int, 1), default=1)
+        command.add_argument("--threads", type=_number(int, 1, MOST_THREADS), default=1)
     label.add_argument("wavs", nargs="+", type=Path)
     submission.add_argument("folder", type=Path)
     submission.add_argument("target", type=Path)
     args = parser.parse_args(arguments)
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # not every terminal has every letter
+    try:
+        _run(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("\nStopped. The same command goes on where it was.")
+
+
+def _run(args: argparse.Namespace) -> None:
+    """Do what the command line asks for; ValueError, RuntimeError or OSError, with the file in it, where that fails."""
     names_file = args.model.with_name("labels.txt")
     for file in (args.model, names_file):
         if not file.is_file():
             sys.exit(f"{file}: there is no such file")
-    try:
-        predict = load_litert(args.model, args.threads)
-        names = load_labels(names_file, predict)
-    except (ValueError, RuntimeError) as error:
-        sys.exit(str(error))
+    predict = load_litert(args.model, args.threads)
+    names = load_labels(names_file, len(predict(np.zeros(SAMPLES, "float32"))))
     if args.command == "bench":
         noise = np.random.default_rng(0).normal(0, 0.1, SAMPLES).astype("float32")
         times = time_runs(lambda: predict(noise), args.runs)
@@ -319,7 +387,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 continue
             probabilities = predict(clip)
             best = np.argsort(probabilities)[::-1][:3]
-            print(f"{path.name}: " + ", ".join(f"{names[i]} {probabilities[i]:.2f}" for i in best))
+            print(f"{as_text(path)}: " + ", ".join(f"{names[i]} {probabilities[i]:.2f}" for i in best))
         if unreadable:
             sys.exit(1)
     elif args.command == "listen":

@@ -262,10 +262,10 @@ def compute_rows(feature, rows, piece=32):
 # %% ../2_preprocess_augment.ipynb #cell-056
 @keras.saving.register_keras_serializable("kws")
 class FrontEnd(keras.layers.Layer):
-    """Layer PCM [n, 16,000] -> (feature - mean) / deviation.
+    """Layer PCM [n, 16,000] -> (feature - mean) / std.
 
-    `feature` is a key of FEATURES; `mean` and `deviation` have one number per bin. A saved layer brings the `parameters` of its
-    feature; CourseError where they are not those in force.
+    `feature` is a key of FEATURES; `mean` and `std` have one number per bin. A saved layer brings the `parameters` of
+    its feature; CourseError where they are not those in force.
     """
 
     def __init__(self, feature, mean, std, **kwargs):
@@ -292,7 +292,7 @@ class FrontEnd(keras.layers.Layer):
 
 # %% ../2_preprocess_augment.ipynb #cell-059
 def normalise_clip(features):
-    """Each bin of each clip to mean 0 and deviation 1 over time: [n, frames, bins] -> the same shape."""
+    """Each bin of each clip to mean 0 and standard deviation 1 over time: [n, frames, bins] -> the same shape."""
     mean, variance = tf.nn.moments(tf.convert_to_tensor(features), axes=[1], keepdims=True)
     return (features - mean) / (tf.sqrt(variance) + 1e-3)
 

@@ -293,7 +293,7 @@ def compile_tags(
     decay_epochs: float = 2.5,
     smoothing: float = 0.0,
 ) -> keras.Model:
-    """Compile a network for labels [n, classes]: Adam, its rate multiplied by `decay` (0: never) every `decay_epochs` of `steps`."""
+    """Compile a network for labels [n, classes]: Adam, rate multiplied by `decay` (0: never) every `decay_epochs` of `steps`."""
     rate = keras.optimizers.schedules.ExponentialDecay(
         learning_rate, decay_epochs * steps, decay or 1.0, staircase=True
     )

@@ -51,7 +51,6 @@ def cases():
 
 
 def pytest_configure(config):
-    config.addinivalue_line("markers", "full: takes minutes; only in make full")
     if not config.pluginmanager.hasplugin("xdist"):
         config.addinivalue_line("markers", "xdist_group(name): tests for one worker of pytest-xdist")
 

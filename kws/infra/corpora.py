@@ -20,6 +20,7 @@ from kws.infra.files import CourseError, exclusive_write, part_of
 from kws.infra.synthetic import make_synthetic
 from kws.split import Place, read_manifest
 
+
 def work_dir(corpus: str | Path, profile: str) -> Path:
     """Folder for all that is made from `corpus`: data/<corpus>, with -<profile> where that is not the usual one."""
     if profile not in ("smoke", "sample", "full"):

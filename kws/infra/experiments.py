@@ -17,8 +17,9 @@ from kws.infra.files import CourseError, exclusive_write, read_csv, read_json, w
 
 def circumstances() -> dict[str, str]:
     """Versions, machine and date of a measurement."""
-    import keras
     import tensorflow as tf
+
+    from kws.infra.backend import keras
 
     gpus = len(tf.config.list_physical_devices("GPU"))
     return {

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -17,6 +19,9 @@ from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+MORE_FILES = "Allow more: ulimit -n 1024"
 
 
 class CourseError(ValueError):
@@ -37,13 +42,14 @@ def write_atomically(path: str | Path, content: bytes) -> None:
 
 
 def write_csv(path: str | Path, table: pd.DataFrame) -> None:
-    """Write a table, without its index, to a CSV that is there whole or not at all."""
-    write_atomically(path, table.to_csv(index=False).encode())
+    """Write a table, without its index, to a CSV that is there whole or not at all; what is no text in it as an escape."""
+    write_atomically(path, table.to_csv(index=False).encode("utf-8", "backslashreplace"))
 
 
 def write_json(path: str | Path, values: Any) -> None:
     """Write values as JSON to a file that is there whole or not at all; paths become text, numpy's numbers numbers."""
-    write_atomically(path, (json.dumps(values, indent=1, default=_plain, ensure_ascii=False) + "\n").encode())
+    text = json.dumps(values, indent=1, default=_plain, ensure_ascii=False) + "\n"
+    write_atomically(path, text.encode("utf-8", "backslashreplace"))  # as JSON writes what is no text
 
 
 def _plain(value: Any) -> Any:
@@ -94,11 +100,11 @@ def exclusive_write(target: str | Path) -> Iterator[None]:
     digest = hashlib.sha1(str(target.resolve()).encode("utf-8", "surrogateescape")).hexdigest()[:16]
     lock = FileLock(Path(tempfile.gettempdir()) / f"kws-{user}-{digest}.lock", is_singleton=True)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        print(f"{target}: another run is writing it; this one waits", flush=True)
-        lock.acquire()
-    try:
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            print(f"{target}: another run is writing it; this one waits", flush=True)
+            lock.acquire()
         yield
     except CourseError:
         raise
@@ -127,6 +133,8 @@ def _disk_error(error: Exception, target: Path) -> CourseError | None:
             f"{target}: cannot be written ({error}). Allow it, or copy the course to a folder of your own, and do the "
             "same again"
         )
+    if is_one_of(errno.EMFILE, errno.ENFILE):
+        return CourseError(f"{target}: too many files are open. {MORE_FILES}, and do the same again")
     return None
 
 
@@ -180,32 +188,56 @@ def read_text(path: str | Path) -> str:
         raise CourseError(f"{path}: cannot be read as text in UTF-8 ({error}). Save it as such") from error
 
 
+def csv_rows(path: str | Path) -> list[tuple[int, list[str]]]:
+    """Rows of a CSV: the number of the line where each ends, and its cells as text. Empty lines are left out.
+
+    Cells may be quoted, lines end in any way, a byte order mark may come first. CourseError where it is something else.
+    """
+    try:
+        rows = csv.reader(io.StringIO(read_text(path)), strict=True)
+        return [(rows.line_num, row) for row in rows if row]
+    except csv.Error as error:
+        raise CourseError(
+            f"{path}: not a table ({error}). Mend it, or delete it and make it again"
+        ) from error
+
+
 def read_csv(
     path: str | Path, columns: Sequence[str] = (), text: bool = False, **options: Any
 ) -> pd.DataFrame:
-    """`pandas.read_csv`; with `text` every cell is the text that stands there, also an empty one.
+    """`pandas.read_csv`; with `text` every cell is the text that stands there, also an empty one: `csv_rows` as a table.
 
     Raises
     ------
-    CourseError: the file cannot be read, or lacks one of `columns`. The message names it.
+    CourseError: the file cannot be read, lacks one of `columns`, or has it twice. The message names it.
     """
     import pandas as pd  # here, since it takes long and few need it
 
-    options |= {"dtype": str, "keep_default_na": False} if text else {}
-    try:
-        table = pd.read_csv(path, **options)
-    except FileNotFoundError as error:
-        raise CourseError(f"{path}: there is no such file") from error
-    except (OSError, ValueError, OverflowError) as error:
-        reason = str(error).splitlines()[0]
-        raise CourseError(
-            f"{path}: not a table ({reason}). Mend it, or delete it and make it again"
-        ) from error
-    if missing := [column for column in columns if column not in table.columns]:
-        present = ", ".join(map(str, table))
-        raise CourseError(
-            f"{path}: has no column {', '.join(missing)}; its columns: {present}. Mend it, or delete it and make it again"
+    again = "Mend it, or delete it and make it again"
+    if not Path(path).is_file():
+        raise CourseError(f"{path}: there is no such file")
+    if text:
+        (_, names), *rows = csv_rows(path) or [(1, [])]
+        if ragged := [(line, row) for line, row in rows if len(row) > len(names)]:
+            line, row = ragged[0]
+            raise CourseError(
+                f"{path}: not a table (line {line} has {len(row)} cells, the first {len(names)}). {again}"
+            )
+        table = pd.DataFrame(
+            [row + [""] * (len(names) - len(row)) for _, row in rows], columns=names, dtype=str
         )
+    else:
+        try:
+            table = pd.read_csv(path, **options)
+        except (OSError, ValueError, OverflowError) as error:
+            reason = str(error).splitlines()[0]
+            raise CourseError(f"{path}: not a table ({reason}). {again}") from error
+        names = list(table)
+    if missing := [column for column in columns if column not in names]:
+        present = ", ".join(map(str, names))
+        raise CourseError(f"{path}: has no column {', '.join(missing)}; its columns: {present}. {again}")
+    if repeated := [column for column in names if column and names.count(column) > 1]:
+        raise CourseError(f"{path}: has more than one column {repeated[0]}. {again}")
     return table
 
 

@@ -7,12 +7,11 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import pandas as pd
 import tensorflow as tf
-from tqdm.keras import TqdmCallback
 
+from kws.infra.backend import keras
 from kws.infra.experiments import read_rows
 from kws.infra.files import fingerprint, write_csv
 
@@ -23,7 +22,7 @@ def run_folder(work: str | Path, tag: str, settings: dict) -> Path:
 
 
 def checkpoint_manager(network: keras.Model, folder: str | Path) -> tf.train.CheckpointManager:
-    """CheckpointManager of a compiled network: weights, optimiser and epochs done (`.checkpoint.epoch`); reads what `folder` has."""
+    """CheckpointManager of a compiled network: weights, optimiser, epochs done (`.checkpoint.epoch`); reads what `folder` has."""
     network.optimizer.build(network.trainable_variables)
     state = tf.train.Checkpoint(
         network=network, optimizer=network.optimizer, epoch=tf.Variable(0, dtype=tf.int64)
@@ -97,6 +96,8 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
 def usual_callbacks(network: keras.Model, run: Run) -> list[Any]:
     """Seconds, NaN stop, the table of epochs, TensorBoard, a bar, and last the state: callbacks of any training."""
+    from tqdm.keras import TqdmCallback  # imports Keras by itself: after our own import of it
+
     return [
         EpochSeconds(),
         keras.callbacks.TerminateOnNaN(),

@@ -218,9 +218,7 @@ def statistics_of(sums: Iterable[tuple]) -> dict[str, list[float]]:
     return {"mean": mean.tolist(), "std": std.tolist()}
 
 
-def _write_shard(
-    folder: Path, compute: Callable, library: str | None, part: tuple[int, pd.DataFrame]
-) -> int:
+def _write_shard(folder: Path, compute: Callable, library: str | None, part: tuple[int, pd.DataFrame]) -> int:
     """Compute `part`, a pair of the first row's number and rows of the manifest; returns how many.
 
     Its array is in `folder` when it is whole, or not at all, also where two workers make the same.
@@ -315,9 +313,7 @@ def make_store(
         if store_fault(path, record):
             attributes = {"record": record, **_versions(library or LIBRARY)}
             if store_fault(part, record):
-                _write_shards(
-                    part, manifest, compute, attributes | {"shard": shard}, shard, client, library
-                )
+                _write_shards(part, manifest, compute, attributes | {"shard": shard}, shard, client, library)
                 _complete(part, len(manifest), attributes, shard)
             (part / "settings.json").unlink(missing_ok=True)
             replace_folder(part, path)

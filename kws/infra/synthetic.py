@@ -19,7 +19,7 @@ import soxr
 from tqdm import tqdm
 
 from kws.audio import CLIP_SAMPLES, FULL_SCALE, NOISE_WORD, SAMPLE_RATE, coloured_noise, write_wav
-from kws.infra.files import CourseError, exclusive_write, is_made, remove, write_csv, write_json
+from kws.infra.files import MORE_FILES, CourseError, exclusive_write, is_made, remove, write_csv, write_json
 from kws.split import LABELS, which_split
 
 ACCENTS = "en en-us en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
@@ -42,11 +42,12 @@ SPOKEN_WORDS = (
 NEW_WORDS = "backward forward follow learn visual water music window".split()
 
 
-SYNTHETIC_SIZES = {  # voices, takes of each word, voices of the test clips, seconds of each noise
+SYNTHETIC_SIZES = {  # voices, takes of each word, voices of the test clips, seconds of noise
     "smoke": (20, 1, 3, 20),
     "sample": (80, 2, 12, 60),
     "full": (1_080, 2, 120, 90),
 }
+
 
 @functools.cache
 def _copies_folder() -> tempfile.TemporaryDirectory:
@@ -57,13 +58,14 @@ def _copies_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
-def _voice_error(voice: str) -> CourseError:
-    """Why espeak-ng does not take a voice: there is none of that name, or no more files may be open."""
+def _espeak_error(reason: str) -> CourseError:
+    """Why espeak-ng does not speak: `reason`, or that it cannot open the few files that it needs."""
     try:
-        open(os.devnull).close()
+        for file in [open(os.devnull) for _ in range(4)]:
+            file.close()
     except OSError as error:
-        return CourseError(f"espeak-ng cannot open voice {voice}: {error.strerror}. Allow more: ulimit -n 1024")
-    return CourseError(f"espeak-ng has no voice {voice}")
+        reason = f"{error.strerror}. {MORE_FILES}"
+    return CourseError(f"espeak-ng: {reason}")
 
 
 def load_espeak() -> Callable:
@@ -88,12 +90,10 @@ def load_espeak() -> Callable:
         folder = tempfile.mkdtemp(dir=_copies_folder().name)
         library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder))
     except (ImportError, OSError) as error:
-        raise CourseError(f"espeak-ng cannot be loaded ({error}): pip install espeakng-loader") from error
+        raise _espeak_error(f"cannot be loaded ({error}): pip install espeakng-loader") from error
     data_path = str(espeakng_loader.get_data_path())
     if library.espeak_Initialize(synchronous, 0, data_path.encode(), dont_exit) != 22_050:
-        raise CourseError(
-            f"espeak-ng does not start with {data_path}: use a shorter path for the environment"
-        )
+        raise _espeak_error(f"does not start with {data_path}: use a shorter path for the environment")
     chunks = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -107,7 +107,7 @@ def load_espeak() -> Callable:
 
     def say(text, voice, rate=175, pitch=50, pitch_range=50):
         if library.espeak_SetVoiceByName(voice.encode()):
-            raise _voice_error(voice)
+            raise _espeak_error(f"has no voice {voice}")
         for parameter, value in (
             (rate_parameter, rate),
             (pitch_parameter, pitch),
@@ -118,6 +118,8 @@ def load_espeak() -> Callable:
         text = text.encode()
         library.espeak_Synth(text, len(text) + 1, 0, 1, 0, utf8, None, None)
         library.espeak_Synchronize()
+        if not chunks:
+            raise CourseError(f"espeak-ng says nothing for {text.decode()!r}. Name a word")
         return np.concatenate(chunks).astype("float32") / FULL_SCALE
 
     return say
@@ -181,7 +183,9 @@ def utter(say: Callable, voice: Voice, word: str, rng: np.random.Generator) -> n
 
 
 def make_noises(folder: str | Path, seconds: int = 60, seed: int = 0) -> None:
-    """Write six background recordings (16 kHz, 16 bits, mono wav) of `seconds` each into `folder`."""
+    """Write six background recordings (16 kHz, 16 bits, mono wav) of `seconds` each into `folder`: 2 s or more."""
+    if seconds < 2:
+        raise CourseError(f"seconds={seconds}: 2 or more are wanted")
     n, t = seconds * SAMPLE_RATE, np.arange(seconds * SAMPLE_RATE) / SAMPLE_RATE
     rng = np.random.default_rng(seed)
     say, babble = load_espeak(), np.zeros(n)
@@ -218,7 +222,9 @@ def _synthetic_jobs(folder, size, seed, words):
             spoken = [(word, take) for word in words for take in range(takes)]
             paths = [(f"train/audio/{word}/{voice.speaker}_nohash_{take}.wav", word) for word, take in spoken]
         else:
-            digests = {word: hashlib.sha1((voice.speaker + word).encode()).hexdigest()[:9] for word in test_words}
+            digests = {
+                word: hashlib.sha1((voice.speaker + word).encode()).hexdigest()[:9] for word in test_words
+            }
             paths = [(f"test/audio/clip_{digest}.wav", word) for word, digest in digests.items()]
             solution += [
                 (f"clip_{digest}.wav", word if word in LABELS else "unknown")
@@ -260,21 +266,30 @@ def make_synthetic(
     """Speak a corpus in the contest's layout into `folder`, and return `folder`.
 
     The same seed and profile give the same files. Interrupted, the next call goes on with the voices that are missing,
-    in blocks of twenty.
+    in blocks of twenty; what was begun with other settings is deleted.
 
     Parameters
     ----------
-    profile : a key of `sizes` (default: SYNTHETIC_SIZES): voices, takes of each word, voices of the test clips, seconds of each noise
+    profile : a key of `sizes` (default: SYNTHETIC_SIZES): voices, takes of each word, voices of the test clips, seconds of noise
     words : what training, validation and test voices say; the test voices say NEW_WORDS, too
     """
     folder = Path(folder)
-    size = (sizes or SYNTHETIC_SIZES)[profile]
-    note, settings = folder / "made.json", {"size": size, "seed": seed, "words": words}
+    sizes = sizes or SYNTHETIC_SIZES
+    if profile not in sizes:
+        raise CourseError(f"profile={profile}: there are {', '.join(sizes)}")
+    size = sizes[profile]
+    note, begun = folder / "made.json", folder / "making.json"
+    settings = {"size": size, "seed": seed, "words": words}
     if is_made(note, settings):
         return folder
     with exclusive_write(folder):
         if is_made(note, settings):  # the run that was waited for has made it
             return folder
+        if not is_made(begun, settings):
+            if begun.exists() or note.exists():
+                remove(folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(begun, settings)
         make_noises(folder / "train/audio" / NOISE_WORD, size[3], seed)
         jobs, solution = _synthetic_jobs(folder, size, seed, words)
         blocks = [sum(jobs[at : at + 20], []) for at in range(0, len(jobs), 20)]
@@ -289,7 +304,7 @@ def make_synthetic(
         solution["Usage"] = np.where(public, "Public", "Private")
         write_csv(folder / "solution.csv", solution)
         write_csv(folder / "sample_submission.csv", solution.assign(label="silence")[["fname", "label"]])
-        write_json(note, settings)
+        begun.replace(note)
     return folder
 
 
@@ -315,6 +330,8 @@ def beat_phase(t: np.ndarray, rate: float) -> np.ndarray:
 def lfo(t: np.ndarray, rate: float) -> np.ndarray:
     """Between 0 and 1, `rate` times a second, at the times [n]."""
     return 0.5 + 0.5 * np.sin(2 * np.pi * rate * t)
+
+
 SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
     "bell": lambda t, r: harmonics(t, r.uniform(400, 900) * np.array([1, 2.0, 2.4, 3, 4.5]), 0.4),
     "bursts": lambda t, r: band_noise(t, r, 1_000, 4_000) * (lfo(t, r.uniform(3, 7)) > 0.6),
@@ -326,7 +343,9 @@ SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
     ),
     "hiss": lambda t, r: band_noise(t, r, r.uniform(5e3, 7e3), 1.5e4),
     "hum": lambda t, r: harmonics(t, r.choice([50, 60]) * np.array([1, 2, 3, 5]), 9.0),
-    "knock": lambda t, r: harmonics(beat_phase(t, r.uniform(2, 4)), r.uniform(150, 350) * np.array([1, 1.6]), 0.03),
+    "knock": lambda t, r: harmonics(
+        beat_phase(t, r.uniform(2, 4)), r.uniform(150, 350) * np.array([1, 1.6]), 0.03
+    ),
     "plucked": lambda t, r: harmonics(
         beat_phase(t, r.uniform(1.5, 3)), r.uniform(150, 400) * np.arange(1, 9), 0.15
     ),
@@ -342,6 +361,8 @@ SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
 
 
 TAG_SIZES = {"train_curated": 64, "train_noisy": 640, "test": 480}
+
+
 def mixture(sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 44_100) -> np.ndarray:
     """A clip of 0.6 to 3 s with some of SOUNDS at random places and levels, over noise: float [n] in [-1, 1]."""
     clip = np.zeros(int(rng.uniform(0.6, 3) * sample_rate))

@@ -21,8 +21,12 @@ import numpy as np
 
 from kws.infra.files import CourseError, read_json
 
-TF14_SHA256 = "972724621a25d136799959cd03ef77b0cca6e1799cd3448f05514bc519b735ad"  # of what pip downloads from PyPI
-TF14_OPS = read_json(Path(__file__).with_name("tf14_ops.json"))  # {operation: names of its attributes}, by tools/tf14_ops.py
+TF14_SHA256 = (
+    "972724621a25d136799959cd03ef77b0cca6e1799cd3448f05514bc519b735ad"  # of what pip downloads from PyPI
+)
+TF14_OPS = read_json(
+    Path(__file__).with_name("tf14_ops.json")
+)  # {operation: names of its attributes}, by tools/tf14_ops.py
 
 
 def tf14_libraries() -> Path:

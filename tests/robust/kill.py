@@ -90,9 +90,7 @@ def offered(corpus):
     server.content = buffer.getvalue()
     threading.Thread(target=server.serve_forever, daemon=True).start()
     digest = hashlib.sha256(server.content).hexdigest()
-    return Archive(
-        f"http://127.0.0.1:{server.server_port}/a.tar.gz", digest, len(server.content), len(paths)
-    )
+    return Archive(f"http://127.0.0.1:{server.server_port}/a.tar.gz", digest, len(server.content), len(paths))
 
 
 def download(folder, place):
@@ -139,7 +137,8 @@ def stores_are_whole(folder, before, after):
         inside = re.compile(rf"{re.escape(name)}/")
         old, new = ({n: h for n, h in files.items() if inside.match(n)} for files in (before, after))
         left = [
-            {f"{name}/{n}": h for n, h in tree(folder / f"{name}{way}").items()} for way in ("", ".old", ".part")
+            {f"{name}/{n}": h for n, h in tree(folder / f"{name}{way}").items()}
+            for way in ("", ".old", ".part")
         ]
         assert old in left[:2] or new in left, "the old store is gone, and no new one is whole"
 
@@ -153,7 +152,11 @@ def sweep(folder, place):
                 return {"accuracy": number / 10}
 
             experiments.cached_row(folder / "experiments.csv", {"model": f"m{number}"}, make)
-            experiments.record(folder, **{f"m{number}": number})
+
+
+def results(folder, place):
+    for number in range(10):
+        experiments.record(folder, **{f"m{number}": number})
 
 
 def prediction(folder, place):
@@ -202,20 +205,19 @@ def trained(folder):
 
 @functools.cache
 def sounds():
-    """A folder of sounds with several labels, there until this process ends."""
-    folder = Path(tempfile.mkdtemp(prefix="kws-sounds-"))
-    make_tags(folder, {"train_curated": 32, "test": 2})
-    # atexit would also run in forks
-    return folder
+    """A folder, with sounds of several labels in it, there until this process ends."""
+    kept = tempfile.TemporaryDirectory(prefix="kws-sounds-", ignore_cleanup_errors=True)
+    make_tags(Path(kept.name) / "sounds", {"train_curated": 32, "test": 2})
+    return kept
 
 
 def tagging(folder, place):
     from kws.tagging import FrameSettings, class_list, read_tags, train_tags
 
-    table, windows = sounds() / "train_curated.csv", FrameSettings(bands=32, window=0.5)
-    names = class_list(table)
-    clips = read_tags(table, sounds() / "train_curated", names, windows)
-    train_tags(folder / "run", clips, names, 5, windows=windows, model={"width": 0.1})
+    corpus, windows = Path(sounds().name) / "sounds", FrameSettings(bands=32, window=0.5)
+    names = class_list(corpus / "train_curated.csv")
+    clips = read_tags(corpus / "train_curated.csv", corpus / "train_curated", names, windows)
+    train_tags(folder / "run", clips, names, 3, windows=windows, model={"width": 0.1}, every=3)
 
 
 def never_half(pattern=".*"):
@@ -250,13 +252,16 @@ def features_step(feature, library=None):
 STEPS = {
     "synthesis": Step(synthesis),
     "download": Step(download),
-    "manifest": Step(manifest, check=never_half(r"work/(?!manifest\.json).*")),  # a note begins with the corpus
+    "manifest": Step(
+        manifest, check=never_half(r"work/(?!manifest\.json).*")
+    ),  # a note begins with the corpus
     "export": Step(export),
     "descriptions": Step(descriptions, imports=("kws.visualize",)),
     "features": features_step("pcm"),
     "features, log_mel, bcolz": features_step("log_mel", "bcolz"),
     "features, log_mel, blosc2": features_step("log_mel", "blosc2"),
     "sweep": Step(sweep, check=lambda *args: None),  # tables grow, row by row
+    "results": Step(results, check=lambda *args: None),
     "prediction": Step(prediction, check=never_half(r"probs\.npy"), imports=("kws.inference",)),
     "training": Step(training, linked_stores, trained, lambda *args: None, ("kws.training",)),
     "tagging": Step(tagging, result=trained, check=lambda *args: None, imports=("kws.tagging",)),

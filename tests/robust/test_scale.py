@@ -2,27 +2,31 @@
 
 import os
 import signal
+import socket
 import sys
 import threading
-import time
 
 import keras
 import numpy as np
 import pytest
-from kill_store import tree
+from robust.kill import tree
 
-from kws import preprocess
-from kws.split import CLIP_SAMPLES, CourseError
-from kws.submission import predict_clips, test_clips
+from kws.audio import CLIP_SAMPLES
+from kws.inference import predict_clips, read_batches, test_clips
+from kws.infra.cluster import connect
+from kws.infra.files import CourseError
+from kws.infra.store import make_store
+from kws.preprocess import compute_rows, store_path, store_record, write_store
 
 test_clips.__test__ = False  # a function of the course, not a test
 distributed = pytest.importorskip("distributed")
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("cluster")]
+full = pytest.mark.full
 
 
 @pytest.fixture(scope="module")
 def client():
-    with preprocess.connect("local") as client:
+    with connect("local") as client:
         yield client
 
 
@@ -36,75 +40,89 @@ def model(tmp_path_factory):
     return path
 
 
-def kill_one(client, folder, pattern):
-    """Kill a worker when the first parts are done; returns the thread that does it, and what it killed."""
-    processes, killed = list(client.run(os.getpid).values()), []
+def killing(function, mark, seconds):
+    """A function that does the same, but kills its process some seconds after it has begun, once in all processes."""
 
-    def wait_and_kill():
-        while not list(folder.glob(pattern)):
-            time.sleep(0.002)
-        os.kill(processes[0], signal.SIGKILL)
-        killed.append(processes[0])
+    def kill():
+        os.kill(os.getpid(), signal.SIGKILL)
 
-    thread = threading.Thread(target=wait_and_kill, daemon=True)
-    thread.start()
-    return thread, killed
+    def act(*args):
+        try:
+            os.close(os.open(mark, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return function(*args)
+        if not seconds:
+            kill()
+        threading.Timer(seconds, kill).start()
+        return function(*args)
+
+    return act
 
 
-def test_shards_of_two_processes_are_those_of_one(client, manifest, tmp_path):
+def compute_mfcc(rows):
+    return compute_rows("mfcc", rows)
+
+
+def test_shards_of_two_processes_are_those_of_one(client, place, tmp_path):
     for feature in ("pcm", "log_mel"):
-        preprocess.write_store(tmp_path / "alone", feature, manifest, shard=32)
-        store = preprocess.write_store(tmp_path / "spread", feature, manifest, shard=32, client=client)
-        assert np.array_equal(store[:], preprocess.compute_rows(feature, manifest))
+        alone, spread = (place._replace(work=tmp_path / name) for name in ("alone", "spread"))
+        write_store(alone, feature, shard=32)
+        store = write_store(spread, feature, shard=32, client=client)
+        assert np.array_equal(store[:], compute_rows(feature, place.manifest))
     assert len(client.nthreads()) == 2
     assert tree(tmp_path / "alone") == tree(tmp_path / "spread")
 
 
-@pytest.mark.parametrize("shard", [8, 32])
-def test_features_though_a_worker_is_killed(client, manifest, tmp_path, cases, shard):
+@full
+@pytest.mark.parametrize("shard, seconds", [(8, 0), (8, 0.02), (32, 0.05)])
+def test_features_though_a_worker_is_killed(client, place, tmp_path, cases, shard, seconds):
     with cases("fault", "worker of a cluster killed"):
-        preprocess.write_store(tmp_path / "alone", "mfcc", manifest, shard=shard)
-        thread, killed = kill_one(client, tmp_path / "spread/mfcc.bc.new", "*.bc")
-        preprocess.write_store(tmp_path / "spread", "mfcc", manifest, shard=shard, client=client)
-        thread.join(5)
-        assert killed and tree(tmp_path / "alone") == tree(tmp_path / "spread")
+        alone, spread = (place._replace(work=tmp_path / name) for name in ("alone", "spread"))
+        write_store(alone, "mfcc", shard=shard)
+        act = killing(compute_mfcc, tmp_path / "killed", seconds)
+        path, record = store_path(spread, "mfcc"), store_record(spread, "mfcc")
+        make_store(path, record, place.manifest, act, shard=shard, client=client)
+        assert (tmp_path / "killed").exists() and tree(alone.work) == tree(spread.work)
 
 
-@pytest.mark.parametrize("part", [4, 16])
-def test_predictions_though_a_worker_is_killed(client, corpus, model, tmp_path, cases, part):
+@full
+@pytest.mark.parametrize("part, seconds", [(4, 0), (4, 0.02), (16, 0.05)])
+def test_predictions_though_a_worker_is_killed(client, corpus, model, tmp_path, cases, part, seconds):
     with cases("fault", "worker of a cluster killed"):
         paths = test_clips(corpus)
         bad = tmp_path / "bad.wav"
         bad.write_text("bad")
         paths = [*paths[:5], bad, *paths[5:]]
         alone, unreadable = predict_clips(str(model), paths, tmp_path / "alone.npy", part=part)
-        thread, killed = kill_one(client, tmp_path / "spread.parts", "*.npy")
-        spread = predict_clips(model, paths, tmp_path / "spread.npy", part=part, client=client)
-        thread.join(5)
-        assert killed and unreadable == spread[1] == [str(bad)]
+        act = killing(read_batches, tmp_path / "killed", seconds)
+        spread = predict_clips(model, paths, tmp_path / "spread.npy", part=part, client=client, batches=act)
+        assert (tmp_path / "killed").exists() and unreadable == spread[1] == [str(bad)]
         np.testing.assert_allclose(spread[0], alone, atol=1e-6)
         assert not list(tmp_path.glob("*.parts"))
 
 
-def test_an_error_of_a_worker_is_told_here(client, manifest, tmp_path, small_disk):
-    folder, resize = small_disk
+@full
+def test_an_error_of_a_worker_is_told_here(client, place, small_disk):
+    (folder, resize), count = small_disk, len(place.manifest)
+    own = place._replace(work=folder)
     with pytest.raises(CourseError, match="the disk is full"):
-        preprocess.write_store(folder, "log_mel", manifest, shard=16, client=client)
+        write_store(own, "log_mel", shard=16, client=client)
     resize(64)
-    assert len(preprocess.write_store(folder, "log_mel", manifest, shard=16, client=client)) == len(manifest)
+    assert len(write_store(own, "log_mel", shard=16, client=client)) == count
 
 
 def test_without_dask_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "dask.distributed", None)
     with pytest.raises(CourseError, match="pip install -r req-scale.txt"):
-        preprocess.connect("local")
+        connect("local")
 
 
 def test_no_scheduler():
     import dask
 
-    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}):
+    with dask.config.set({"distributed.comm.timeouts.connect": "1s"}), socket.socket() as mute:
+        mute.bind(("127.0.0.1", 0))  # nobody else gets this port, and nobody listens
         with pytest.raises(CourseError, match="no scheduler answers .* dask scheduler"):
-            preprocess.connect("tcp://127.0.0.1:9")
+            connect(f"tcp://127.0.0.1:{mute.getsockname()[1]}")
     with pytest.raises(CourseError, match="no scheduler answers"):
-        preprocess.connect("nonsense://x")
+        connect("nonsense://x")

@@ -115,7 +115,15 @@ def test_what_is_written_is_read_back(tmp_path):
 
 
 def test_files_of_the_system_are_no_recordings(tmp_path):
-    for name in ("yes/b.WAV", "yes/a.wav", "yes/._a.wav", "yes/.DS_Store", "no/a.wav", ".git/x.wav", "_odd_/x.wav"):
+    for name in (
+        "yes/b.WAV",
+        "yes/a.wav",
+        "yes/._a.wav",
+        "yes/.DS_Store",
+        "no/a.wav",
+        ".git/x.wav",
+        "_odd_/x.wav",
+    ):
         path = tmp_path / "train/audio" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()

@@ -24,7 +24,11 @@ def model():
     """Says something else for each clip, without any training."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
-        [keras.Input((CLIP_SAMPLES,)), keras.layers.Rescaling(30), keras.layers.Dense(12, activation="softmax")]
+        [
+            keras.Input((CLIP_SAMPLES,)),
+            keras.layers.Rescaling(30),
+            keras.layers.Dense(12, activation="softmax"),
+        ]
     )
 
 
@@ -73,7 +77,11 @@ def int8_model(path):
         ("x.keras", lambda path: path.write_text("x"), "no model to load"),
         ("x.pb", lambda path: path.write_text("x"), "not a frozen graph"),
         ("x.tflite", lambda path: path.write_text("x"), "not a LiteRT model"),
-        ("short.keras", lambda path: keras_model((8_000,), path, keras.layers.Dense(2)), "does not take a clip of 16,000 samples"),
+        (
+            "short.keras",
+            lambda path: keras_model((8_000,), path, keras.layers.Dense(2)),
+            "does not take a clip of 16,000 samples",
+        ),
         (
             "deep.keras",
             lambda path: keras_model((CLIP_SAMPLES,), path, keras.layers.Reshape((2, 8_000))),
@@ -113,7 +121,9 @@ def test_names_with_accents_are_found_however_they_are_composed(tmp_path):
     (tmp_path / "test/audio").mkdir(parents=True)
     there = tmp_path / "test/audio/u\u0308ben.wav"
     there.touch()
-    (tmp_path / "sample_submission.csv").write_text("fname,label\n\u00fcben.wav,yes\ngone.wav,no\n", encoding="utf-8")
+    (tmp_path / "sample_submission.csv").write_text(
+        "fname,label\n\u00fcben.wav,yes\ngone.wav,no\n", encoding="utf-8"
+    )
     assert clips_to_predict(tmp_path) == [there, tmp_path / "test/audio/gone.wav"]
 
 
@@ -122,7 +132,9 @@ def test_bad_clips_get_silence_and_are_listed(corpus, model, tmp_path):
     (tmp_path / "bad.wav").write_text("bad")
     paths = [*good, tmp_path / "bad.wav", tmp_path / "gone.wav"]
     for label in (0, 1, 0):
-        probabilities, unreadable = predict_clips(model.predict_on_batch, paths, tmp_path / "p.npy", bad=label)
+        probabilities, unreadable = predict_clips(
+            model.predict_on_batch, paths, tmp_path / "p.npy", bad=label
+        )
         assert unreadable == [str(tmp_path / "bad.wav"), str(tmp_path / "gone.wav")]
         assert probabilities[5:].argmax(1).tolist() == [label] * 2
     assert not predict_clips(model.predict_on_batch, paths, tmp_path / "p.npy", bad=None)[0][5:].any()

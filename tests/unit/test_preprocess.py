@@ -295,7 +295,9 @@ def test_copies_are_of_training_clips_only(manifest):
     r = copies.iloc[0]
     expected = stretch_and_pitch(read_clip(r.path), r.rate, r.semitones)
     assert np.array_equal(read_stretched(copies[:1])[0], expected)
-    assert np.array_equal(read_stretched(copies[:1].drop(columns=["rate", "semitones"]))[0], read_clip(r.path))
+    assert np.array_equal(
+        read_stretched(copies[:1].drop(columns=["rate", "semitones"]))[0], read_clip(r.path)
+    )
     assert np.array_equal(read_stretched(both[:1]), read_stretched(manifest[:1])), "rate 1 changes nothing"
     stored = compute_rows("pcm", copies[:1])[0] / FULL_SCALE
     assert np.abs(stored - np.clip(expected, -1, 1)).max() <= 1 / FULL_SCALE

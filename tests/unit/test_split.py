@@ -112,7 +112,11 @@ def test_bad_files_are_listed_and_the_rest_goes_on(small_corpus, tmp_path):
     manifest = make_manifest(small_corpus, tmp_path, words=("yes",)).manifest
     assert (manifest.speaker != "").sum() == 20
     skipped = pd.read_csv(tmp_path / "skipped.csv").set_index("path").reason
-    reasons = {"truncated": "truncated: 4,478 of ", "text": "not a PCM wav file", "empty": "not a PCM wav file"}
+    reasons = {
+        "truncated": "truncated: 4,478 of ",
+        "text": "not a PCM wav file",
+        "empty": "not a PCM wav file",
+    }
     assert len(skipped) == len(reasons)
     for name, reason in reasons.items():
         assert skipped[(folder / f"{name}_nohash_0.wav").as_posix()].startswith(reason)
@@ -137,7 +141,10 @@ def test_where_lists_may_lie(tmp_path):
     with pytest.raises(CourseError, match="validation_list.txt: the other list is missing"):
         list_files(tmp_path)
     (inner / "testing_list.txt").write_text("yes\\\u0061\u0308_nohash_0.wav\n", encoding="utf-8")
-    assert list_files(tmp_path) == {"val": tmp_path / "validation_list.txt", "test": inner / "testing_list.txt"}
+    assert list_files(tmp_path) == {
+        "val": tmp_path / "validation_list.txt",
+        "test": inner / "testing_list.txt",
+    }
     assert read_lists(tmp_path) == {"yes/a_nohash_0.wav": "val", "yes/\u00e4_nohash_0.wav": "test"}
 
 
@@ -450,7 +457,9 @@ def test_a_half_written_manifest_is_noticed_and_made_again(corpus, tmp_path):
         assert make_manifest(corpus, tmp_path).fingerprint == first.fingerprint
 
 
-@pytest.mark.parametrize(("old", "new"), [(",0,1.0\n", ",-5,1.0\n"), (",0,1.0\n", ",0,inf\n"), (",0,1.0\n", ",x,1.0\n")])
+@pytest.mark.parametrize(
+    ("old", "new"), [(",0,1.0\n", ",-5,1.0\n"), (",0,1.0\n", ",0,inf\n"), (",0,1.0\n", ",x,1.0\n")]
+)
 def test_a_manifest_with_what_no_clip_has(work, tmp_path, old, new):
     for name in ("manifest.csv", "labels.txt", "manifest.json"):
         shutil.copy(work / name, tmp_path)

@@ -1,146 +1,64 @@
-"""Notebook 6: predicting a folder, looking twice, writing, checking, sending and scoring the CSV."""
+"""Notebook 6: looking twice, putting models together, writing, checking, sending and scoring the CSV."""
 
-import shutil
-import subprocess
 import sys
 
-import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.special
 
-from kws.deploy import freeze, to_litert, write_frozen
-from kws.models import ZOO, with_front_end
-from kws.preprocess import open_store
-from kws.split import CLIP_SAMPLES, LABELS, CourseError
+from kws.audio import CLIP_SAMPLES
+from kws.inference import predict_clips
+from kws.inference import test_clips as clips_to_predict
+from kws.infra.files import CourseError
+from kws.split import LABELS
 from kws.submission import (
     TTA_VIEWS,
-    tta,
     check_submission,
     ensemble,
-    words_to_labels,
     leaderboard,
-    load_predictor,
-    predict_clips,
     score_submission,
     send_submission,
-    test_clips,
+    tta,
+    words_to_labels,
     write_submission,
 )
 
-test_clips.__test__ = False  # a function of the course, not a test
+
+def say(clips):
+    """Something else for each clip, without any model: probabilities [n, 12]."""
+    sums = 30 * np.asarray(clips) @ np.random.default_rng(0).normal(0, 0.01, (CLIP_SAMPLES, 12))
+    return scipy.special.softmax(sums, axis=1).astype("float32")
 
 
-@pytest.fixture(scope="module")
-def model():
-    """Says something else for each clip, without any training."""
-    keras.utils.set_random_seed(0)
-    return keras.Sequential(
-        [
-            keras.Input((CLIP_SAMPLES,)),
-            keras.layers.Rescaling(30),
-            keras.layers.Dense(12, activation="softmax"),
-        ]
-    )
-
-
-def test_order_is_that_of_the_sample(corpus, tmp_path):
-    names = pd.read_csv(corpus / "sample_submission.csv").fname
-    assert [p.name for p in test_clips(corpus)] == list(names)
-    shutil.copytree(corpus / "test", tmp_path / "test")
-    assert [p.name for p in test_clips(tmp_path)] == sorted(names)
-    with pytest.raises(CourseError, match="no clips to predict"):
-        test_clips(tmp_path / "test")
-
-
-def test_predict_write_check(corpus, model, tmp_path):
-    paths = test_clips(corpus)
-    probabilities, unreadable = predict_clips(
-        model.predict_on_batch, paths, tmp_path / "probs.npy", batch_size=32
-    )
-    assert not unreadable and probabilities.shape == (len(paths), len(LABELS))
-    submission = write_submission(paths, probabilities, tmp_path / "submission.csv")
-    check_submission(tmp_path / "submission.csv", paths)
-    assert submission.label.nunique() > 3
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["probs.json", "probs.npy", "submission.csv"]
-
-
-def test_bad_clips_get_silence_and_are_listed(corpus, model, tmp_path):
-    good = test_clips(corpus)[:5]
-    (tmp_path / "bad.wav").write_text("bad")
-    paths = [*good, tmp_path / "bad.wav", tmp_path / "gone.wav"]
-    for label in (0, 1, 0):
-        probabilities, unreadable = predict_clips(
-            model.predict_on_batch, paths, tmp_path / "p.npy", bad=label
-        )
-        assert unreadable == [str(tmp_path / "bad.wav"), str(tmp_path / "gone.wav")]
-        assert probabilities[5:].argmax(1).tolist() == [label] * 2
-    shutil.copy(good[0], tmp_path / "bad.wav")  # mended: what was predicted of it no longer holds
-    assert predict_clips(model.predict_on_batch, paths, tmp_path / "p.npy")[1] == [str(tmp_path / "gone.wav")]
-
-
-def test_interrupted_prediction_goes_on(corpus, model, tmp_path):
-    paths, seen = test_clips(corpus), []
-
-    def interrupted(clips):
-        seen.append(len(clips))
-        if len(seen) == 2:
-            raise KeyboardInterrupt
-        return model.predict_on_batch(clips)
-
-    sizes = {"batch_size": 20, "part": 20}
-    with pytest.raises(KeyboardInterrupt):
-        predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", **sizes)
-    resumed, _ = predict_clips(interrupted, paths, tmp_path / "p.npy", "v1", **sizes)
-    assert sum(seen[2:]) == len(paths) - 20
-    whole, _ = predict_clips(model.predict_on_batch, paths, tmp_path / "q.npy", "v1", batch_size=20)
-    np.testing.assert_allclose(resumed, whole, atol=1e-6)
-    read_back, _ = predict_clips(None, paths, tmp_path / "p.npy", "v1")
-    assert np.array_equal(read_back, resumed), "predicted a second time"
-    again, _ = predict_clips(model.predict_on_batch, paths[:20], tmp_path / "p.npy", "v1")
-    assert len(again) == 20
-
-
-def test_the_same_bytes_every_time(corpus, model, tmp_path):
-    paths = test_clips(corpus)
+def test_predict_write_check_the_same_bytes_every_time(corpus, tmp_path):
+    paths = clips_to_predict(corpus)
     for name in ("a", "b"):
-        probabilities, _ = predict_clips(model.predict_on_batch, paths, tmp_path / f"{name}.npy")
-        write_submission(paths, probabilities, tmp_path / f"{name}.csv")
-    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
-    assert (tmp_path / "a.npy").read_bytes() == (tmp_path / "b.npy").read_bytes()
+        probabilities, unreadable = predict_clips(say, paths, tmp_path / f"{name}.npy", batch_size=32)
+        submission = write_submission(paths, probabilities, tmp_path / f"{name}.csv")
+    assert not unreadable and submission.label.nunique() > 3
+    check_submission(tmp_path / "a.csv", paths)
+    assert pd.read_csv(tmp_path / "a.csv").equals(submission) and list(submission) == ["fname", "label"]
+    for kind in ("csv", "npy"):
+        assert (tmp_path / f"a.{kind}").read_bytes() == (tmp_path / f"b.{kind}").read_bytes()
 
 
-def test_the_same_labels_from_each_form_of_a_model(work, manifest, clips, tmp_path):
-    statistics = open_store(work, "log_mel", manifest).attrs["statistics"]
-    keras.utils.set_random_seed(1)
-    model = with_front_end(ZOO["tc_resnet8"].build(), "log_mel", statistics)
-    model.save(tmp_path / "model.keras")
-    write_frozen(model, tmp_path / "frozen.pb")
-    (tmp_path / "model.tflite").write_bytes(to_litert(freeze(model)))
-    expected = model.predict(clips, verbose=0)
-    for path in tmp_path.iterdir():
-        np.testing.assert_allclose(load_predictor(path)(clips), expected, atol=1e-4)
-    for name, message in (
-        ("gone.keras", "there is no such model"),
-        ("model.h5", "is a .keras, .pb or .tflite"),
-    ):
-        (tmp_path / "model.h5").write_text("x")
-        with pytest.raises(CourseError, match=message):
-            load_predictor(tmp_path / name)
-
-
-def test_looks(clips, model):
-    plain = model.predict_on_batch(clips)
-    assert np.allclose(tta(model.predict_on_batch, ["plain"])(clips), plain)
-    both = tta(model.predict_on_batch, ["plain", "louder"])(clips)
-    assert np.allclose(2 * both - plain, model.predict_on_batch(TTA_VIEWS["louder"](clips)), atol=1e-6)
+def test_views_of_a_clip(clips):
+    plain = say(clips)
+    assert list(TTA_VIEWS) == ["plain", "shifted left", "amplified", "stretched"]
+    assert np.allclose(tta(say, ["plain"])(clips), plain)
+    both = tta(say, ["plain", "amplified"])(clips)
+    assert np.allclose(2 * both - plain, say(TTA_VIEWS["amplified"](clips)), atol=1e-6)
+    three = [say(TTA_VIEWS[view](clips)) for view in ("plain", "shifted left", "amplified")]
+    assert np.allclose(tta(say)(clips), np.mean(three, axis=0), atol=1e-6)
     click = np.zeros((1, CLIP_SAMPLES), "float32")
     click[0, 8_000] = 1
     assert TTA_VIEWS["shifted left"](click).argmax() == 6_500
-    assert all(look(clips[:3]).shape == (3, CLIP_SAMPLES) for look in TTA_VIEWS.values())
+    assert TTA_VIEWS["amplified"](np.float32([[0.5, -0.9]])).tolist() == [[np.float32(0.6), -1]]
+    assert all(view(clips[:3]).shape == (3, CLIP_SAMPLES) for view in TTA_VIEWS.values())
 
 
-def test_combined():
+def test_ensembles():
     three = np.array([[[0.6, 0.4]], [[0.6, 0.4]], [[0.01, 0.99]]])
     assert ensemble(three).argmax() == 1 and ensemble(three, "vote").argmax() == 0
     assert ensemble(three, "geometric mean").argmax() == 1
@@ -163,7 +81,7 @@ def test_combined():
     ],
 )
 def test_the_check_names_the_first_wrong_line(corpus, tmp_path, spoil, message):
-    paths = test_clips(corpus)[:30]
+    paths = clips_to_predict(corpus)[:30]
     write_submission(paths, np.eye(12)[np.arange(30) % 12], tmp_path / "s.csv")
     lines = (tmp_path / "s.csv").read_text().splitlines()
     (tmp_path / "s.csv").write_text("\n".join(spoil(lines)) + "\n")
@@ -182,39 +100,56 @@ def test_score(corpus, tmp_path):
     assert board.n["Public"] + board.n["Private"] == len(solution)
 
 
-def terminal(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "kws.submission", *map(str, arguments)], capture_output=True, text=True
-    )
-
-
-def test_check_from_a_terminal(corpus, tmp_path):
-    paths = test_clips(corpus)
-    write_submission(paths, np.eye(12)[np.arange(len(paths)) % 12], tmp_path / "s.csv")
-    done = terminal("check", tmp_path / "s.csv", corpus)
-    assert done.returncode == 0 and f"right, {len(paths):,} clips" in done.stdout
-    (tmp_path / "s.csv").write_text("fname;label\n")
-    done = terminal("check", tmp_path / "s.csv", corpus)
-    assert (
-        done.returncode == 1
-        and "line 1: must be the header" in done.stderr
-        and "Traceback" not in done.stderr
-    )
-    assert "there is no such file" in terminal("check", tmp_path / "gone.csv", corpus).stderr
-
-
-def test_leaderboard(corpus, tmp_path):
+def test_leaderboard(corpus, tmp_path, capsys):
     solution = pd.read_csv(corpus / "solution.csv")
     solution[["fname", "label"]].to_csv(tmp_path / "anna.csv", index=False)
     solution.assign(label="unknown")[["fname", "label"]].to_csv(tmp_path / "ben.csv", index=False)
     files = [tmp_path / "ben.csv", tmp_path / "anna.csv"]
     board = leaderboard(files, corpus / "solution.csv")
     assert list(board.index) == ["anna", "ben"] and board.private["anna"] == 1 > board.private["ben"]
-    done = terminal("leaderboard", corpus / "solution.csv", *files)
-    assert done.returncode == 0 and done.stdout.index("anna") < done.stdout.index("ben")
-    assert "private" in done.stdout
-    done = terminal("leaderboard", corpus / "solution.csv", *files, "--public")
-    assert done.returncode == 0 and "public" in done.stdout and "private" not in done.stdout
+    (tmp_path / "bad.csv").write_text("fname,label\nclip_0.wav,yes\n")
+    again = leaderboard([*files, tmp_path / "bad.csv", tmp_path / "gone.csv"], corpus / "solution.csv")
+    assert again.equals(board)
+    said = capsys.readouterr().out
+    assert (
+        f"not scored: {tmp_path / 'bad.csv'}: must name each of" in said
+        and "gone.csv: there is no such file" in said
+    )
+    other = tmp_path / "team"
+    other.mkdir()
+    (other / "ben.csv").write_bytes((tmp_path / "ben.csv").read_bytes())
+    board = leaderboard([*files, other / "ben.csv"], corpus / "solution.csv")
+    assert list(board.index) == ["anna", str(tmp_path / "ben.csv"), str(other / "ben.csv")]
+
+
+def test_a_board_without_private_clips(corpus, tmp_path):
+    solution = pd.read_csv(corpus / "solution.csv").assign(Usage="Public")
+    solution.to_csv(tmp_path / "solution.csv", index=False)
+    solution[["fname", "label"]].to_csv(tmp_path / "anna.csv", index=False)
+    solution.assign(label="unknown")[["fname", "label"]].to_csv(tmp_path / "ben.csv", index=False)
+    board = leaderboard([tmp_path / "ben.csv", tmp_path / "anna.csv"], tmp_path / "solution.csv")
+    assert list(board.index) == ["anna", "ben"] and board.private.isna().all() and board.public["anna"] == 1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (
+            lambda table: table.assign(Usage="Secret"),
+            "solution.csv: the column Usage must say Public or Private",
+        ),
+        (lambda table: table[:0], "solution.csv: the column Usage"),
+        (lambda table: table.assign(label="maybe"), "solution.csv: 'maybe' is none of the labels"),
+        (lambda table: table.drop(columns="Usage"), "solution.csv: has no column Usage"),
+        (lambda table: pd.concat([table, table[:1]]), "s.csv: must name each of"),
+    ],
+)
+def test_solutions_that_are_none(corpus, tmp_path, spoil, said):
+    solution = pd.read_csv(corpus / "solution.csv")
+    solution[["fname", "label"]].to_csv(tmp_path / "s.csv", index=False)
+    spoil(solution).to_csv(tmp_path / "solution.csv", index=False)
+    with pytest.raises(CourseError, match=said):
+        score_submission(tmp_path / "s.csv", tmp_path / "solution.csv")
 
 
 def kaggle(folder, text):
@@ -240,7 +175,7 @@ def test_send(tmp_path, monkeypatch):
         send_submission(tmp_path / "s.csv", "my first")
 
 
-def test_words_are_folded():
+def test_words_become_labels():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(32), 5)
     words = [*LABELS[2:], *(f"word{i}" for i in range(21)), "silence"]
     twelve = words_to_labels(probabilities, words)

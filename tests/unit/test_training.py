@@ -1,5 +1,6 @@
 """Notebook 4: the epoch, a training that stops and goes on, teachers, warm starts, pseudo labels."""
 
+import functools
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from conftest import ROOT
 from kws import training
 from kws.inference import load_model
 from kws.infra.files import CourseError
-from kws.models import compile_model
+from kws.models import compile_model, with_front_end
+from kws.preprocess import open_store
 from kws.split import is_out_of_vocabulary
 from kws.training import (
     Options,
@@ -29,6 +31,7 @@ from kws.training import (
     evaluate,
     final_model,
     load_data,
+    prepare,
     pseudo_labelled,
     train,
     warm_start,
@@ -42,13 +45,17 @@ full = pytest.mark.full
 both_engines = pytest.mark.parametrize("engine", ENGINES)
 
 
+def copy_of(place, work):
+    """A Place to train in: its stores are links to those that all tests read."""
+    work.mkdir()
+    for path in place.work.iterdir():
+        (work / path.name).symlink_to(path)
+    return place._replace(work=work)
+
+
 @pytest.fixture
 def copy(place, tmp_path):
-    """A Place to train in: its stores are links to those that all tests read."""
-    (tmp_path / "work").mkdir()
-    for path in place.work.iterdir():
-        (tmp_path / "work" / path.name).symlink_to(path)
-    return place._replace(work=tmp_path / "work")
+    return copy_of(place, tmp_path / "work")
 
 
 def test_an_epoch_has_the_shares_asked_for():
@@ -89,7 +96,9 @@ def test_train_once(copy, manifest, engine):
     path = trained(2)
     note = json.loads(path.with_suffix(".json").read_text())
     assert note["epochs"] == 2 and note["model"] == "linear" and note["engine"] == engine
-    assert note["manifest"] == copy.fingerprint and note["feature"] == "log_mel" and note["MACs"] == 98 * 40 * 12
+    assert (
+        note["manifest"] == copy.fingerprint and note["feature"] == "log_mel" and note["MACs"] == 98 * 40 * 12
+    )
     history = pd.read_csv(path.with_suffix(".csv"))
     assert history.epoch.tolist() == [0, 1] and (history.seconds > 0).all()
     assert {"loss", "accuracy", "val_loss", "val_accuracy"} <= set(history.columns)
@@ -105,7 +114,7 @@ def test_train_once(copy, manifest, engine):
     unseen = is_out_of_vocabulary(manifest) & (manifest.split == "test")
     assert table.n["test, unseen words"] == unseen.sum() > 0
     assert table.accuracy["test, all"] == np.mean(labels == probabilities.argmax(1))
-    heard, *_ = evaluate(load_model(path), copy, "test", splits=("train", "held"))
+    heard, *_ = evaluate(load_model(path), copy, "test", splits=("train", "val", "test"))
     assert "test, unseen words" not in heard.index
 
 
@@ -117,6 +126,7 @@ def same(one, other):
     return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
 
 
+@full  # a training that is stopped and gone on with, below, has to end with the same weights, too
 @both_engines
 def test_same_seed_same_weights(copy, engine):
     weights = []
@@ -126,13 +136,23 @@ def test_same_seed_same_weights(copy, engine):
     assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
 
 
-def test_both_engines_take_the_same_steps(copy):
-    ends = [
-        pd.read_csv(train(copy, Options("dnn", 2, engine=engine), tag=engine).with_suffix(".csv"))
-        for engine in ENGINES
-    ]
+@pytest.fixture(scope="module")
+def undisturbed(place, tmp_path_factory):
+    """Function of an engine: working folder of a training that nothing has stopped, of a model with dropout."""
+
+    @functools.cache
+    def trained(engine):
+        copy = copy_of(place, tmp_path_factory.mktemp(engine) / "work")
+        train(copy, Options("dnn", 3, engine=engine))
+        return copy.work
+
+    return trained
+
+
+def test_both_engines_take_the_same_steps(undisturbed):
+    one, other = (pd.read_csv(undisturbed(engine) / "dnn.csv") for engine in ENGINES)
     for column in ("val_loss", "val_accuracy"):
-        assert np.allclose(ends[0][column], ends[1][column], atol=1e-3), column
+        assert np.allclose(one[column], other[column], atol=1e-3), column
 
 
 @pytest.mark.parametrize(
@@ -148,7 +168,9 @@ def test_both_engines_take_the_same_steps(copy):
 )
 def test_settings_that_are_none(changed):
     (name, value), *_ = changed.items()
-    with pytest.raises(CourseError, match=f"{name}={value}: (. or more is wanted|there are .*linear|there are keras, t)"):
+    with pytest.raises(
+        CourseError, match=f"{name}={value}: (. or more is wanted|there are .*linear|there are keras, t)"
+    ):
         Options(**{"model": "linear", "epochs": 1} | changed)
 
 
@@ -171,38 +193,41 @@ def stop_at(monkeypatch, when):
     monkeypatch.setattr(tf.train.CheckpointManager, "save", counted)
 
 
-def ends_alike(alone, copy, name):
+def ends_alike(alone, copy, name, epochs):
     """Two working folders have a model with the same weights and, but for the time it took, the same history."""
     assert same(*(weights_of(work / f"{name}.keras") for work in (alone, copy)))
     one, other = (pd.read_csv(work / f"{name}.csv").drop(columns="seconds") for work in (alone, copy))
-    assert other.epoch.tolist() == [*range(4)]
+    assert other.epoch.tolist() == [*range(epochs)]
     pd.testing.assert_frame_equal(one, other)
 
 
 @both_engines
-def test_stopped_and_gone_on_it_ends_with_the_same_weights(copy, tmp_path, monkeypatch, engine):
-    options, alone = Options("dnn", 4, engine=engine), tmp_path / "alone"
-    shutil.copytree(copy.work, alone, symlinks=True)
-    train(copy._replace(work=alone), options)
-    for when in ("before 3", "after 1"):  # the second and third go on from what is left
-        with monkeypatch.context() as patch, pytest.raises(Stopped):
-            stop_at(patch, when)
-            train(copy, options)
+def test_stopped_and_gone_on_it_ends_with_the_same_weights(copy, undisturbed, monkeypatch, engine):
+    options = Options("dnn", 3, engine=engine)
+    with monkeypatch.context() as patch, pytest.raises(Stopped):
+        stop_at(patch, "before 2")
+        train(copy, options)
+    (folder,) = (copy.work / "checkpoints").iterdir()
+    assert len(pd.read_csv(folder / "history.csv")) == 2, "stopped between the row of an epoch and its state"
     train(copy, options)
-    ends_alike(alone, copy.work, "dnn")
+    ends_alike(undisturbed(engine), copy.work, "dnn", 3)
 
 
 def test_without_resume_it_begins_anew(copy, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(Stopped):
-        stop_at(patch, "after 2")
-        train(copy, Options("linear", 4))
+        stop_at(patch, "after 1")
+        train(copy, Options("linear", 2))
     (folder,) = (copy.work / "checkpoints").iterdir()
-    written = (folder / "history.csv").stat().st_mtime_ns
-    monkeypatch.setattr(training, "truncate_history", lambda log, epoch: done.append((log.exists(), epoch)))
-    done = []
-    train(copy, Options("linear", 4, resume=False))
-    assert written and done == [(False, 0)]
-    assert not folder.exists() and len(pd.read_csv(copy.work / "linear.csv")) == 4
+    assert (folder / "history.csv").exists()
+    begun, plain = [], training.truncate_history
+    monkeypatch.setattr(
+        training,
+        "truncate_history",
+        lambda log, epoch: begun.append((log.exists(), epoch)) or plain(log, epoch),
+    )
+    train(copy, Options("linear", 2, resume=False))
+    assert begun == [(False, 0)]
+    assert not folder.exists() and len(pd.read_csv(copy.work / "linear.csv")) == 2
 
 
 TRAIN = """
@@ -243,7 +268,7 @@ def test_killed_and_gone_on_it_ends_with_the_same_weights(copy, corpus, tmp_path
     for when in ("before 3", "after 1", "never"):  # the second and third go on from what is left
         done = run(copy.work, corpus, engine, when)
         assert done.returncode == (0 if when == "never" else -9), done.stderr[-2_000:]
-    ends_alike(alone, copy.work, "ds_cnn_s")
+    ends_alike(alone, copy.work, "ds_cnn_s", 4)
 
 
 def with_rate(monkeypatch, rate):
@@ -291,7 +316,9 @@ def test_warm_start_takes_what_it_is_told():
 
 
 def test_train_from_a_warm_start_and_with_a_teacher(copy, monkeypatch):
-    first = train(copy, Options("linear", 2), tag="first")
+    first = copy.work / "first.keras"
+    statistics = open_store(copy, "log_mel").attrs["statistics"]
+    with_front_end(ZOO["linear"].build(), "log_mel", statistics).save(first)
     with_rate(monkeypatch, 0.0)
     second = train(copy, Options("linear", 1, start=first, teachers=(first,)), tag="second")
     note = json.loads(second.with_suffix(".json").read_text())
@@ -299,11 +326,14 @@ def test_train_from_a_warm_start_and_with_a_teacher(copy, monkeypatch):
     assert all(np.allclose(a, b, atol=1e-4) for a, b in zip(weights_of(second), weights_of(first)))
 
 
-def test_random_numbers_in_place_of_clips(tmp_path, place):
-    empty = place._replace(work=tmp_path, folder=None)
-    path = train(empty, Options("linear", 1, random=True, logrun="tried"))
-    assert path == tmp_path / "linear.keras" and (tmp_path / "logs/tried").exists()
-    assert load_model(path).output_shape == (None, 12)
+def test_another_seed_is_another_training(tmp_path, place):
+    weights, batches = [], []
+    for seed in (5, 5, 6):
+        network, data = prepare(place, Options("dnn", 1, seed=seed, random=True))
+        weights.append(network.get_weights())
+        batches.append(next(iter(data.batches()))[0])
+    assert same(weights[0], weights[1]) and not same(weights[0], weights[2])
+    assert np.array_equal(batches[0], batches[1]) and not np.array_equal(batches[0], batches[2])
 
 
 def test_data_of_a_training(place):
@@ -312,7 +342,9 @@ def test_data_of_a_training(place):
     features, targets = next(iter(data.batches(first_epoch=0)))
     assert features.shape[1:] == (98, 40) and targets.shape[1] == 12 and (targets.numpy().sum(1) == 1).all()
     assert len(data.val[0]) == (place.manifest.split == "val").sum()
-    again, _ = next(iter(load_data(place, "log_mel", rows, augmentations=(), masks=False).batches(first_epoch=0)))
+    again, _ = next(
+        iter(load_data(place, "log_mel", rows, augmentations=(), masks=False).batches(first_epoch=0))
+    )
     other, _ = next(iter(data.batches(first_epoch=1)))
     assert np.array_equal(features, again) and not np.array_equal(features, other)
     words = place.manifest.word.astype("category").cat.codes.to_numpy().astype(int)
@@ -339,7 +371,11 @@ def test_consensus():
     yes, no = np.eye(3)[1], np.eye(3)[2]
     labels, sure = consensus(np.array([[yes, yes, 0.8 * yes + 0.1], [yes, no, yes]]), 0.96)
     assert labels.tolist() == [1, 1, 1] and sure.tolist() == [True, False, False]
-    assert consensus(np.array([[yes, yes, 0.8 * yes + 0.1], [yes, no, yes]]), 0.95)[1].tolist() == [True, False, True]
+    assert consensus(np.array([[yes, yes, 0.8 * yes + 0.1], [yes, no, yes]]), 0.95)[1].tolist() == [
+        True,
+        False,
+        True,
+    ]
 
 
 @full

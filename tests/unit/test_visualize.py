@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from kws import visualize
-from kws.split import SAMPLE_RATE, CourseError, write_wav
+from kws.audio import SAMPLE_RATE, write_wav
+from kws.infra.files import CourseError, part_of
 from kws.visualize import (
     clip_chooser,
     describe_clips,
@@ -13,7 +14,6 @@ from kws.visualize import (
     list_anomalies,
     log_mel_picture,
     log_spectrogram,
-    read_clips,
     speech_mask,
     speech_probability,
 )
@@ -112,7 +112,7 @@ def test_descriptions_go_on_where_they_were_stopped(spoken, tmp_path, monkeypatc
     whole = describe_corpus(spoken, tmp_path / ".")
     assert whole.shape == (len(spoken), 84)
     (path,) = tmp_path.glob("descriptions-*.f32")
-    part, rows = path.with_suffix(".part"), 4 * 84
+    part, rows = part_of(path), 4 * 84
     path.rename(part)
     part.write_bytes(part.read_bytes()[: 150 * rows + 7])  # stopped in the middle of a row
     described = []
@@ -149,10 +149,3 @@ def test_anomalies_are_found_and_named(spoilt, tmp_path):
     assert (odd.severity > 1).all() and all(
         group.severity.is_monotonic_decreasing for _, group in odd.groupby("anomaly")
     )
-
-
-def test_clips_are_read_with_start_and_gain(manifest):
-    silence = manifest[manifest.label == "silence"].head(5)
-    pcm = read_clips(silence)
-    assert pcm.shape == (5, SAMPLE_RATE) and pcm.dtype == np.float32
-    assert np.allclose(pcm[2], visualize.read_clip(*silence.iloc[2][["path", "start", "gain"]]))

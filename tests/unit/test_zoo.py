@@ -114,7 +114,9 @@ def test_words_become_labels_by_their_largest_logit(tmp_path):
 
 
 def test_names_of_the_zoo():
-    assert FREEZABLE == tuple(name for name in ZOO if name not in NOT_FREEZABLE) and set(NOT_FREEZABLE) < set(ZOO)
+    assert FREEZABLE == tuple(name for name in ZOO if name not in NOT_FREEZABLE) and set(NOT_FREEZABLE) < set(
+        ZOO
+    )
     for name, model in ZOO.items():
         assert model.feature in FEATURES, name
     assert [name for name, model in ZOO.items() if model.words] == ["winner_106"]
