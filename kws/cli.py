@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+os.environ["MPLBACKEND"] = "agg"  # pictures go to files: no window is needed
 
 from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
+from kws import __version__
 from kws.infra.files import CourseError
 from kws.pi import MOST_THREADS
 from kws.split import COMMANDS, HELD_OUT, LABELS
@@ -20,6 +22,7 @@ from kws.split import COMMANDS, HELD_OUT, LABELS
 app = App(
     name="kws",
     help="Speech commands, from recordings to a model and a submission.",
+    version=__version__,
     help_format="plaintext",
     version_flags=["--version"],
 )
@@ -31,7 +34,10 @@ Many = Parameter(consume_multiple=True, negative="")
 
 def _whole(_, tokens):
     """A whole number; 1.5 is none."""
-    return int(tokens[0].value)
+    try:
+        return int(tokens[0].value)
+    except ValueError:
+        raise ValueError(f"{tokens[0].value!r} is no whole number") from None
 
 
 Positive = Annotated[int, Parameter(validator=Number(gte=1), converter=_whole)]
@@ -220,27 +226,35 @@ def freeze(model: Path, /, into: Path | None = None, *, clips: Path | None = Non
 
     import numpy as np
 
-    from kws.audio import read_clip
+    from kws.audio import read_clip, visible_files
     from kws.deploy import freeze as freeze_model
     from kws.deploy import to_litert, write_frozen
-    from kws.inference import check_predictor, load_model, test_clips
+    from kws.inference import load_clip_model
     from kws.infra.files import write_atomically
 
-    network, folder = load_model(model), into or model.parent
-    check_predictor(network.predict_on_batch, model)
-    folder.mkdir(parents=True, exist_ok=True)
-    sizes = {"frozen.pb": write_frozen(network, folder / "frozen.pb")}
-    flat = {"model.tflite": to_litert(freeze_model(network))}
+    network, folder = load_clip_model(model), into or model.parent
+    frozen, heard = freeze_model(network), []
     if clips:
-        heard = []
-        for path in test_clips(clips)[:200]:
+        paths = visible_files(clips / "test/audio", ".wav") or visible_files(clips, ".wav")
+        if not paths:
+            raise CourseError(f"{clips}: no wav files there")
+        for path in paths[:200]:
             try:
                 heard.append(read_clip(path))
             except CourseError as error:
                 print(f"left out: {error}", file=sys.stderr)
         if not heard:
-            raise CourseError(f"{clips}: none of its clips can be read")
-        flat["model_int8.tflite"] = to_litert(freeze_model(network), np.stack(heard))
+            raise CourseError(f"{clips}: none of its wav files can be read")
+    try:
+        flat = {"model.tflite": to_litert(frozen)}
+        if heard:
+            flat["model_int8.tflite"] = to_litert(frozen, np.stack(heard))
+    except Exception as error:  # whatever the converter says of an operation that it does not know
+        raise CourseError(
+            f"{model}: cannot be converted to LiteRT ({str(error).partition(chr(10))[0]})"
+        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
+    sizes = {"frozen.pb": write_frozen(network, folder / "frozen.pb")}
     for name, content in flat.items():
         write_atomically(folder / name, content)
         sizes[name] = len(content)
@@ -270,7 +284,7 @@ def predict(model: Path, folder: Path, target: Path, /, *, labels: Words = ()) -
 
     from kws.audio import CLIP_SAMPLES, same_name
     from kws.inference import load_predictor, predict_clips, test_clips
-    from kws.infra.files import fingerprint
+    from kws.infra.files import file_digest
     from kws.pi import load_labels
     from kws.submission import check_submission, write_submission
 
@@ -290,7 +304,7 @@ def predict(model: Path, folder: Path, target: Path, /, *, labels: Words = ()) -
         raise CourseError(
             f"{model}: has {outputs} outputs, where there are {len(set(labels))} labels: {', '.join(labels)}"
         )
-    version = fingerprint(model.read_bytes().hex())
+    version = file_digest(model)
     kept = target.with_name(target.name + ".npy")
     probabilities, unreadable = predict_clips(predictor, paths, kept, version, outputs)
     write_submission(paths, probabilities, target, labels)
@@ -510,6 +524,7 @@ def tag_write(checkpoint: Path, folder: Path, sample: Path, csv: Path, /) -> Non
     """
     from kws.tagging import write_tags
 
+    _folder_of(csv)
     for path in write_tags(checkpoint, folder, sample, csv)[1]:
         print(f"{path}: could not be read, its scores are zeros", file=sys.stderr)
     print(csv)

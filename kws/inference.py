@@ -22,6 +22,7 @@ from kws.infra.backend import keras
 from kws.infra.cluster import run_each
 from kws.infra.files import (
     CourseError,
+    check_number,
     exclusive_write,
     file_fingerprint,
     fingerprint,
@@ -46,8 +47,10 @@ def load_model(path: str | Path) -> keras.Model:
     try:
         return keras.models.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # whatever a spoilt file makes Keras say
+        reason = _first_line(error) if Path(path).suffix == ".keras" else "not a .keras file"
+        reason = reason if Path(path).is_file() else "there is no such file"
         raise CourseError(
-            f"{path}: no model to load ({_first_line(error)}). Notebook 4_full_training.ipynb writes it"
+            f"{path}: no model to load ({reason}). Notebook 4_full_training.ipynb writes it"
         ) from error
 
 
@@ -64,6 +67,7 @@ def one_thread() -> None:
 
 def milliseconds(path: str | Path, runs: int = 30) -> float:
     """Median time of one clip through the model in a file, PCM to probabilities: milliseconds."""
+    check_number("runs", runs, 1)
     model = load_model(path)
     call = tf.function(model, input_signature=[tf.TensorSpec([1, CLIP_SAMPLES], tf.float32)])
     clip = tf.zeros([1, CLIP_SAMPLES])
@@ -86,9 +90,20 @@ def load_predictor(path: str | Path) -> Predictor:
         raise CourseError(f"{path}: there is no such model. Notebook {notebook}.ipynb writes it")
     if path.suffix not in (".keras", ".pb", ".tflite"):
         raise CourseError(f"{path}: a model is a .keras, .pb or .tflite file")
-    predict = load_model(path).predict_on_batch if path.suffix == ".keras" else _one_by_one(path)
+    if path.suffix == ".keras":
+        return load_clip_model(path).predict_on_batch
+    predict = _one_by_one(path)
     check_predictor(predict, path)
     return predict
+
+
+def load_clip_model(path: str | Path) -> keras.Model:
+    """A model PCM [n, 16,000] -> probabilities [n, labels] from a .keras file. CourseError where it is something else."""
+    model = load_model(path)
+    if kinds := {tensor.dtype for tensor in model.inputs} - {"float32"}:
+        raise CourseError(f"{path}: takes {', '.join(kinds)}, wanted float32")
+    check_predictor(model.predict_on_batch, path)
+    return model
 
 
 def check_predictor(predict: Predictor, path: str | Path) -> None:
@@ -172,6 +187,11 @@ def named_clips(sample: str | Path, folder: str | Path) -> list[Path]:
     return list(paths)
 
 
+def path_bytes(paths: Sequence[str | Path]) -> list[bytes]:
+    """Paths as TensorFlow takes them, also those that are no text."""
+    return [str(path).encode("utf-8", "surrogateescape") for path in paths]
+
+
 def read_batches(paths: Sequence[str | Path], batch_size: int = 256) -> tf.data.Dataset:
     """Dataset of (PCM [batch, 16,000], readable [batch]) of wav files, read in parallel, in order."""
 
@@ -188,8 +208,7 @@ def read_batches(paths: Sequence[str | Path], batch_size: int = 256) -> tf.data.
         clips, readable = tf.numpy_function(read, [paths], (tf.float32, tf.bool))
         return tf.ensure_shape(clips, [None, CLIP_SAMPLES]), tf.ensure_shape(readable, [None])
 
-    names = [str(path).encode("utf-8", "surrogateescape") for path in paths]
-    batches = tf.data.Dataset.from_tensor_slices(names).batch(batch_size)
+    batches = tf.data.Dataset.from_tensor_slices(path_bytes(paths)).batch(batch_size)
     return batches.map(load, num_parallel_calls=2).prefetch(2)
 
 
@@ -250,10 +269,13 @@ def predict_clips(
     ------
     CourseError: there are no clips, or the model gives something else than `classes` numbers for one.
     """
-    if not len(paths) or min(batch_size, part) < 1:
-        raise CourseError(
-            f"{target}: {len(paths)} clips, batch_size={batch_size}, part={part}: 1 or more are wanted"
-        )
+    for name, value in (
+        ("clips", len(paths)),
+        ("classes", classes),
+        ("batch_size", batch_size),
+        ("part", part),
+    ):
+        check_number(name, value, 1)
     target = Path(target)
     parts, note = target.with_suffix(".parts"), target.with_suffix(".json")
     state = {"state": fingerprint(version, [file_fingerprint(path) for path in paths])}

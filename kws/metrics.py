@@ -11,9 +11,13 @@ import scipy.special
 import scipy.stats
 from sklearn.metrics import accuracy_score, precision_recall_fscore_support
 
+from kws.infra.files import CourseError, check_number
+
 
 def wilson(right: int, n: int) -> tuple[float, float]:
     """95 % interval of a share of `right` in `n` independent clips. Source: Wilson's, by scipy."""
+    if not 0 <= right <= n or not n:
+        raise CourseError(f"{right} right ones of {n} clips: no share can be told of them")
     interval = scipy.stats.binomtest(int(right), int(n)).proportion_ci(method="wilson")
     return float(interval.low), float(interval.high)
 
@@ -24,6 +28,8 @@ def score(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
     Chance is to always say the most frequent label.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
+    if len(labels) != len(predicted):
+        raise CourseError(f"{len(labels)} labels and {len(predicted)} predictions: as many are wanted")
     low, high = wilson((labels == predicted).sum(), len(labels))
     precision, recall, f1, _ = precision_recall_fscore_support(
         labels, predicted, average="macro", labels=np.unique(labels), zero_division=0
@@ -57,6 +63,8 @@ def mean_of_seeds(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
 
 def apply_temperature(probabilities: np.ndarray, temperature: float) -> np.ndarray:
     """Probabilities [n, labels] at another temperature: softmax(log p / temperature). Source: Guo et al., arXiv:1706.04599."""
+    if not 0 < temperature < np.inf:
+        raise CourseError(f"temperature={temperature}: more than 0 is wanted")
     logits = np.log(np.maximum(probabilities, 1e-12)) / temperature
     return np.exp(logits - scipy.special.logsumexp(logits, axis=1, keepdims=True))
 
@@ -73,6 +81,8 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> pd.DataFrame:
     """Clips grouped by their largest probability: DataFrame of mean probability, accuracy and clips of each group."""
+    check_number("bins", bins, 1)
+    check_number("clips", len(probabilities), 1)
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     group = np.minimum((confidence * bins).astype(int), bins - 1)
     table = pd.DataFrame({"probability": confidence, "accuracy": right, "clips": 1}).groupby(group)
@@ -129,6 +139,8 @@ def label_precisions(truth: np.ndarray, scores: np.ndarray) -> pd.DataFrame:
     DataFrame with a row for each label: clip and label (numbers), precision. Classes with equal scores share the last rank.
     """
     truth, scores = np.asarray(truth) > 0, np.asarray(scores)
+    if not np.isfinite(scores).all():
+        raise CourseError("scores: some are not numbers. Train the model again, at a lower rate")
     clip, label = np.nonzero(truth)
     above = scores[clip] >= scores[clip, label][:, None]
     precision = (above & truth[clip]).sum(1) / above.sum(1)

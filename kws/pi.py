@@ -14,6 +14,7 @@ import selectors
 import subprocess
 import sys
 import time
+import unicodedata
 import wave
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,6 +25,8 @@ import numpy as np
 
 SAMPLES = 16_000  # a second
 MOST_THREADS = 256  # LiteRT crashes with many thousands
+PATIENCE = 10  # seconds without sound after which a microphone is given up
+CONVERTS = "Take a device that converts: --device plughw:1,0, which is arecord's -D plughw:1,0 (arecord -l lists the cards)"
 Predict = Callable[[np.ndarray], np.ndarray]
 
 
@@ -218,9 +221,9 @@ def microphone(stride_ms: int = 100, device: str | None = None) -> Iterator[np.n
         for stream in (recorder.stderr, recorder.stdout):  # messages nobody reads would stop the recorder
             ready.register(stream, selectors.EVENT_READ)
         try:
-            while playing:
+            while playing and (events := ready.select(PATIENCE)):
                 # a warning comes before the sound that it is about
-                for key, _ in sorted(ready.select(), key=lambda event: event[0].fileobj is recorder.stdout):
+                for key, _ in sorted(events, key=lambda event: event[0].fileobj is recorder.stdout):
                     data = os.read(key.fd, 2**16)
                     if key.fileobj is recorder.stderr:
                         messages = (messages + data.decode(errors="replace"))[-2_000:]
@@ -235,17 +238,17 @@ def microphone(stride_ms: int = 100, device: str | None = None) -> Iterator[np.n
         finally:
             recorder.kill()
     last = " ".join(dict.fromkeys(line.strip() for line in messages.splitlines()[-5:]))
-    sys.exit(f"the microphone gives no more sound. {last}")
+    hint = (
+        f" {CONVERTS}" if "non available" in messages else ""
+    )  # it has no 16 kHz, not one channel, or not 16 bits
+    sys.exit(f"the microphone gives no more sound. {last}{hint}")
 
 
 def _check_rate(messages: str) -> None:
     """End the program where arecord says that it records at another rate."""
     for line in messages.splitlines():
         if "rate is not accurate" in line:
-            sys.exit(
-                f"the microphone has no 16 kHz ({line.strip()}). Take a device that converts: --device plughw:1,0, which is "
-                "arecord's -D plughw:1,0 (arecord -l lists the cards)"
-            )
+            sys.exit(f"the microphone has no 16 kHz ({line.strip()}). {CONVERTS}")
 
 
 def listen(
@@ -280,8 +283,8 @@ def submit(predict: Predict, names: Sequence[str], folder: Path, target: Path, m
     stats = [(s.st_size, s.st_mtime_ns, s.st_ctime_ns) for s in map(os.stat, paths)]
     clips = [os.fsencode(path.resolve()) for path in paths]
     key = hashlib.sha1(f"{model} {names} {clips} {stats}".encode()).hexdigest()
-    lines = progress.read_text(encoding="utf-8").splitlines(keepends=True) if progress.exists() else []
-    lines = [line for line in lines if line.endswith("\n")]
+    text = progress.read_text(encoding="utf-8", errors="replace") if progress.exists() else ""
+    lines = [line for line in text.splitlines(keepends=True) if line.endswith("\n")]
     done = [line[:-1] for line in lines[1:]] if lines[:1] == [f"{key}\n"] else []
     with progress.open("w", encoding="utf-8") as file:
         file.writelines(f"{line}\n" for line in [key, *done])
@@ -298,10 +301,13 @@ def submit(predict: Predict, names: Sequence[str], folder: Path, target: Path, m
             if number % 100 == 0 or number == len(paths):
                 file.flush()
                 print(f"{number} of {len(paths)}", file=sys.stderr)
+    fnames = [as_text(path.name) for path in paths]
+    composed = [unicodedata.normalize("NFC", fname) for fname in fnames]  # as tables have them, macOS has not
+    fnames = composed if len(set(composed)) == len(fnames) else fnames
     with part.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(("fname", "label"))
-        rows.writerows(zip((as_text(path.name) for path in paths), done))
+        rows.writerows(zip(fnames, done))
     part.replace(target)
     progress.unlink()
 
@@ -310,7 +316,7 @@ def peak_memory() -> float:
     """The most memory that this program has had, in MB; NaN elsewhere than on Linux."""
     # getrusage would count what the process was before it became this program
     status = Path("/proc/self/status")
-    lines = status.read_text().splitlines() if status.exists() else []
+    lines = status.read_text(encoding="utf-8").splitlines() if status.exists() else []
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM")), float("nan"))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
-import json
 import math
+import os
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,13 +17,15 @@ import tensorflow as tf
 from sklearn.preprocessing import MultiLabelBinarizer
 from tqdm import tqdm
 
-from kws.audio import read_clip
-from kws.inference import load_model, named_clips, predict_clips
+from kws.audio import files_by_name, read_clip, same_name
+from kws.inference import load_model, named_clips, path_bytes, predict_clips
 from kws.infra.backend import keras
 from kws.infra.experiments import cached_row
 from kws.infra.files import (
     CourseError,
+    check_number,
     describe_differences,
+    file_digest,
     fingerprint,
     read_csv,
     read_json,
@@ -56,11 +58,11 @@ class FrameSettings(NamedTuple):
     def check(self) -> FrameSettings:
         """These settings. CourseError where no picture could be made with them."""
         for name, value in self._asdict().items():
-            if value < 0 or value == 0 and name not in ("low", "offset"):
+            if not 0 <= value < math.inf or value == 0 and name not in ("low", "offset"):
                 raise CourseError(f"{name}={value}: more than 0 is wanted")
-        if self.hop_samples < 1 or self.step < 1 or self.frames < 1:
+        if min(self.hop_samples, self.step, self.frames, self.frame_samples) < 1:
             raise CourseError(
-                f"hop={self.hop}, every={self.every}, window={self.window}: shorter than a sample or a frame"
+                f"frame={self.frame}, hop={self.hop}, every={self.every}, window={self.window}: shorter than a sample or a frame"
             )
         nyquist = self.sample_rate / 2
         if self.high > nyquist or self.low >= self.high:
@@ -68,7 +70,28 @@ class FrameSettings(NamedTuple):
                 f"low={self.low:g} high={self.high:g}: sound of {self.sample_rate:,} Hz has frequencies up to {nyquist:,g} Hz. "
                 f"Set high={nyquist:g} or less, and low below it"
             )
+        if self.bands > self.fft_size // 2 or not self.mel().any(axis=0).all():
+            raise CourseError(
+                f"bands={self.bands}, frame={self.frame}: some bands lie between two frequencies, which are "
+                f"{self.sample_rate / self.fft_size:.0f} Hz apart, and never change. Set fewer bands, or a longer frame"
+            )
         return self
+
+    @property
+    def frame_samples(self) -> int:
+        return round(self.frame * self.sample_rate)
+
+    @property
+    def fft_size(self) -> int:
+        """The next power of 2."""
+        return 2 ** max(0, self.frame_samples - 1).bit_length()
+
+    def mel(self) -> np.ndarray:
+        """The filter bank: float32 [frequencies, bands]."""
+        mel = {"n_mels": self.bands, "fmin": self.low, "fmax": self.high, "htk": True, "norm": None}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Empty filters")  # `check` tells of them
+            return mel_matrix(self.sample_rate, self.fft_size, **mel)
 
     @property
     def hop_samples(self) -> int:
@@ -91,15 +114,24 @@ class FrameSettings(NamedTuple):
 BASELINE = FrameSettings()
 
 
+def split_labels(text: str) -> list[str]:
+    """The labels in a cell of a table: commas between them, maybe spaces, too."""
+    return [same_name(label.strip()) for label in text.split(",") if label.strip()]
+
+
 def class_list(path: str | Path) -> list[str]:
     """Names of the classes: the columns of a sample submission in their order, or the labels of a training CSV, sorted."""
     table = read_csv(path, ("fname",), text=True)
     if "labels" in table:
-        names = sorted({label for labels in table.labels for label in labels.split(",") if label})
+        names = sorted({label for labels in table.labels for label in split_labels(labels)})
     else:
-        names = [name for name in table if name != "fname"]
+        names = [same_name(name) for name in table if name not in ("fname", "")]
     if not names:
         raise CourseError(f"{path}: no classes. It needs a column for each, or a column labels")
+    if len(set(names)) < len(names):
+        raise CourseError(
+            f"{path}: {max(names, key=names.count)} is the name of two classes. Delete one of them"
+        )
     return names
 
 
@@ -113,24 +145,24 @@ def read_tags(
     """
     windows.check()
     table, lines, counts = read_csv(path, ("fname", "labels"), text=True), {}, []
-    labels, paths = table.labels.str.split(","), [Path(folder) / name for name in table.fname]
+    labels, paths = table.labels.map(split_labels), [*map(files_by_name(folder), table.fname)]
     bar = {"desc": Path(path).name, "unit": "clip", "mininterval": 1, "delay": 1}
     rows = tqdm(zip(table.fname, labels, paths), total=len(table), **bar)
-    for line, (name, own, clip) in enumerate(rows, start=2):
+    for line, (name, own, clip) in zip(table.attrs["lines"], rows):
         where = f"{path}, line {line}: {name}"
-        if name in lines:
-            raise CourseError(f"{where} stands in line {lines[name]} already. Delete one of them")
-        if own == [""]:
+        if clip in lines:
+            raise CourseError(f"{where} stands in line {lines[clip]} already. Delete one of them")
+        if not own:
             raise CourseError(f"{where} has no labels. Add some, or delete the line")
         if unknown := set(own) - set(classes):
             raise CourseError(
                 f"{where} has the label {', '.join(sorted(unknown))!r}, none of the {len(classes)} classes"
             )
-        if not clip.exists():
+        if not clip.is_file():
             raise CourseError(f"{where} is not in {folder}. Delete the line, or name another folder")
         try:
             info = soundfile.info(clip)
-        except soundfile.SoundFileError as error:
+        except (soundfile.SoundFileError, UnicodeError) as error:
             raise CourseError(
                 f"{where} cannot be read ({error}). Delete the line, or get the file again"
             ) from error
@@ -138,7 +170,7 @@ def read_tags(
             found = f"{info.samplerate:,} Hz, {info.channels} channel(s)"
             raise CourseError(f"{where} has {found}; wanted {windows.sample_rate:,} Hz, 1 channel")
         counts.append(windows.count(info.frames))
-        lines[name] = line
+        lines[clip] = line
     if not counts:
         raise CourseError(f"{path}: no clips")
     return pd.DataFrame(
@@ -159,12 +191,12 @@ def whole_windows(pcm: np.ndarray, windows: FrameSettings = BASELINE) -> np.ndar
 
 def log_mel_windows(pcm: tf.Tensor, windows: FrameSettings = BASELINE) -> tf.Tensor:
     """PCM float32 [n] of whole windows -> log(mel + offset) of its magnitude: float32 [windows, frames, bands]."""
-    w, frame = windows, round(windows.frame * windows.sample_rate)
+    w, frame = windows, windows.frame_samples
     pcm = tf.pad(pcm, [[0, max(0, frame - w.hop_samples)]])
-    magnitude = tf.abs(tf.signal.stft(pcm, frame, w.hop_samples))  # Hann; the FFT has the next power of 2
-    size = 2 * (magnitude.shape[-1] - 1)
-    mel = mel_matrix(w.sample_rate, size, n_mels=w.bands, fmin=w.low, fmax=w.high, htk=True, norm=None)
-    pictures = tf.signal.frame(tf.math.log(magnitude @ mel + w.offset), w.frames, w.step, axis=0)
+    magnitude = tf.abs(tf.signal.stft(pcm, frame, w.hop_samples, w.fft_size))  # Hann
+    pictures = tf.signal.frame(
+        tf.math.log(tf.maximum(magnitude @ w.mel() + w.offset, 1e-12)), w.frames, w.step, axis=0
+    )
     return tf.ensure_shape(pictures, [None, w.frames, w.bands])
 
 
@@ -173,7 +205,8 @@ def clip_reader(windows: FrameSettings = BASELINE) -> Callable:
 
     def read(path):
         try:
-            pcm, readable = read_clip(path.decode(), samples=-1, sample_rate=windows.sample_rate), True
+            name = path.decode("utf-8", "surrogateescape")
+            pcm, readable = read_clip(name, samples=-1, sample_rate=windows.sample_rate), True
         except CourseError:
             pcm, readable = np.zeros(1, "float32"), False
         return whole_windows(pcm, windows), readable
@@ -190,7 +223,7 @@ def clip_batches(
     paths: Sequence[str | Path], batch_size: int = 16, windows: FrameSettings = BASELINE
 ) -> tf.data.Dataset:
     """Dataset of (windows, ragged [batch, windows, frames, bands], readable [batch]) of wav files, in order."""
-    paths = tf.data.Dataset.from_tensor_slices([str(path) for path in paths])
+    paths = tf.data.Dataset.from_tensor_slices(path_bytes(paths))
     return paths.map(clip_reader(windows), num_parallel_calls=2).ragged_batch(batch_size).prefetch(2)
 
 
@@ -207,7 +240,9 @@ def tag_batches(
 
     `clips` is what `read_tags` returns; `pool` windows are in memory and shuffled; `first_epoch` epochs are left out.
     """
-    paths, targets = clips.path.tolist(), targets_of(clips, classes)
+    check_number("batch_size", batch_size, 1)
+    check_number("pool", pool, 1)
+    paths, targets = path_bytes(clips.path), targets_of(clips, classes)
     load = clip_reader(windows)
 
     def with_labels(pictures, readable, target):
@@ -240,7 +275,11 @@ def mobilenet_v1(
 
     Layers are called conv0, depthwise1, pointwise1, ... logits. Source: the baseline of DCASE 2019 task 2.
     """
+    check_number("width", width, 0)
+    check_number("dropout", dropout, 0, 1)
     pools = {"mean": layers.GlobalAveragePooling2D, "max": layers.GlobalMaxPooling2D}
+    if pool not in pools:
+        raise CourseError(f"pool={pool}: there are {', '.join(pools)}")
     picture = keras.Input(shape)
 
     def norm(layer, x):
@@ -264,8 +303,11 @@ def read_settings(checkpoint: str | Path) -> dict[str, Any]:
     path = Path(checkpoint).parent / "settings.json"
     if not path.exists():
         raise CourseError(f"{path}: the settings of {Path(checkpoint).name} must lie beside it")
-    settings = json.loads(path.read_text())
-    return settings | {"windows": FrameSettings(**settings["windows"])}
+    settings = read_json(path)
+    try:
+        return settings | {"classes": settings["classes"], "windows": FrameSettings(**settings["windows"])}
+    except (KeyError, TypeError) as error:
+        raise CourseError(f"{path}: not the settings of a tagger ({error}). Train it again") from error
 
 
 def warm_start_tags(
@@ -294,6 +336,10 @@ def compile_tags(
     smoothing: float = 0.0,
 ) -> keras.Model:
     """Compile a network for labels [n, classes]: Adam, rate multiplied by `decay` (0: never) every `decay_epochs` of `steps`."""
+    check_number("decay", decay, 0)
+    check_number("label smoothing", smoothing, 0, 1)
+    if not 0 < decay_epochs < math.inf:
+        raise CourseError(f"decay_epochs={decay_epochs}: more than 0 is wanted")
     rate = keras.optimizers.schedules.ExponentialDecay(
         learning_rate, decay_epochs * steps, decay or 1.0, staircase=True
     )
@@ -303,8 +349,9 @@ def compile_tags(
 
 
 def clips_hash(clips: pd.DataFrame) -> str:
-    """Twelve hex digits that change when the names, labels or lengths of the clips do."""
-    return fingerprint(clips[["fname", "labels", "windows"]].to_csv(index=False))
+    """Twelve hex digits that change when the names, labels or lengths of the clips do, or one is recorded anew."""
+    states = [(file.st_size, file.st_mtime_ns) for file in map(os.stat, clips.path)]
+    return fingerprint(clips[["fname", "labels", "windows"]].to_csv(index=False), states)
 
 
 def train_tags(
@@ -338,10 +385,13 @@ def train_tags(
 
     Raises
     ------
-    CourseError: `run` has a training with other settings.
+    CourseError: `run` has a training with other settings, or a number is out of range.
     """
     run, model, recipe = Path(run), model or {}, recipe or {}
     windows.check()
+    for name, value, least in (("epochs", epochs, 1), ("batch_size", batch_size, 1), ("every", every, 1)):
+        check_number(name, value, least)
+    check_number("seed", seed, 0, 2**32)
     settings = {
         "classes": list(classes),
         "clips": clips_hash(clips),
@@ -351,6 +401,7 @@ def train_tags(
         "recipe": recipe,
         "batch_size": batch_size,
         "start": start and "/".join(Path(start).parts[-2:]),
+        "start_digest": start and file_digest(start),
         "include": list(include),
         "exclude": list(exclude),
     }
@@ -400,8 +451,17 @@ def train_tags(
 
 
 def load_tagger(checkpoint: str | Path) -> Callable[[tf.RaggedTensor], np.ndarray]:
-    """Function windows, ragged [clips, windows, frames, bands] -> scores [clips, classes] in [0, 1], means over the windows."""
-    network = load_model(checkpoint)
+    """Function windows, ragged [clips, windows, frames, bands] -> scores [clips, classes] in [0, 1], means over the windows.
+
+    CourseError where the checkpoint is no tagger, or none of the settings beside it.
+    """
+    settings, network = read_settings(checkpoint), load_model(checkpoint)
+    windows = settings["windows"]
+    wanted = [(None, windows.frames, windows.bands), (None, len(settings["classes"]))]
+    if (found := [tensor.shape for tensor in (*network.inputs, *network.outputs)]) != wanted:
+        raise CourseError(
+            f"{checkpoint}: has the shapes {found}, its settings.json wants {wanted}. Train it again"
+        )
 
     def predict(windows):
         scores = tf.sigmoid(network.predict(windows.values, batch_size=64, verbose=0))
@@ -469,15 +529,15 @@ def write_tags(
     where the sample's classes are not those of the checkpoint.
     """
     settings, paths, classes = read_settings(checkpoint), named_clips(sample, folder), class_list(sample)
-    names, known = pd.Series([path.name for path in paths]), settings["classes"]
+    rows, known = read_csv(sample, ("fname",), text=True), settings["classes"]
     if set(classes) != set(known):
         other = ", ".join(sorted(set(classes) ^ set(known)))
         raise CourseError(f"{sample}: its classes are not those of {checkpoint}: {other}")
-    version = hashlib.sha1(Path(checkpoint).read_bytes()).hexdigest()
+    version = file_digest(checkpoint)
     scores, unreadable = predict_clips(
         load_tagger(checkpoint),
         paths,
-        Path(target).with_suffix(".npy"),
+        Path(f"{target}.npy"),
         version,
         len(known),
         batch_size,
@@ -485,7 +545,8 @@ def write_tags(
         batches=functools.partial(clip_batches, windows=settings["windows"]),
     )
     table = pd.DataFrame(scores, columns=known)[classes]
-    table.insert(0, "fname", names)
+    table.columns = [name for name in rows if name not in ("fname", "")]  # written as they are there
+    table.insert(0, "fname", rows.fname)
     write_csv(target, table)
     return table, unreadable
 

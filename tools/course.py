@@ -26,10 +26,24 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 os.chdir(ROOT)
 
+from kws.audio import visible_files  # noqa: E402
 from kws.infra.corpora import work_dir  # noqa: E402
-from kws.infra.files import CourseError, exclusive_write, read_json, read_text, write_json  # noqa: E402
+from kws.infra.files import (  # noqa: E402
+    CourseError,
+    exclusive_write,
+    file_fingerprint,
+    fingerprint,
+    read_json,
+    read_text,
+    write_json,
+)
+from kws.split import corpus_files  # noqa: E402
 
 VERBOSE = bool(os.environ.get("VERBOSE"))
+SETTINGS = "CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER PI_HOST IMGS LISTEN".split()
+os.environ.setdefault(
+    "NUMBA_DISABLE_JIT", "1"
+)  # it would compile for ten seconds what librosa needs for milliseconds
 
 # TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(
@@ -133,6 +147,29 @@ def run(path, target, failed):
     return not reason
 
 
+def key_of(path, work, before):
+    """What the page of a notebook depends on: its cells, the package, settings, corpus, and what the page `before` depends on."""
+    cells = [cell.source for cell in nbformat.read(path, as_version=4).cells]
+    package = [
+        file.read_bytes() for file in sorted((ROOT / "kws").rglob("*.py")) if file.name != "_modidx.py"
+    ]
+    settings = {name: os.environ.get(name) for name in SETTINGS}
+    corpus = read_json(work / "manifest.json").get("corpus")
+    clips = []
+    if corpus and Path(corpus).is_dir():
+        clips = [*corpus_files(corpus), *visible_files(Path(corpus) / "test/audio")]
+    return fingerprint(cells, package, settings, *map(file_fingerprint, clips), before)
+
+
+def files_in(work):
+    """The files that notebooks have made, with their state."""
+    return {
+        str(path): file_fingerprint(path)
+        for path in work.rglob("*")
+        if path.is_file() and not path.is_symlink()
+    }
+
+
 def note_time(work, name, seconds):
     """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
     path = work / "seconds.json"
@@ -148,20 +185,22 @@ def main():
         "--in-place", action="store_true", help="write the outputs into the notebooks themselves"
     )
     args = parser.parse_args()
-    corpus, profile = os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample")
-    begin = time.time()
+    begin, key = time.time(), ""
     try:
-        work = work_dir(corpus, profile)
+        work = work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample"))
         for path in args.notebooks:
-            executed = work / "notebooks" / path.name
-            with exclusive_write(executed):
-                start = time.time()
-                if not run(path, path if args.in_place else executed, executed):
-                    sys.exit(f"The page with the whole error: {executed}")
-                seconds = round(time.time() - start)
-                note_time(work, path.stem, seconds)
-            if VERBOSE or not sys.stdout.isatty():
-                print(f"{path.stem:24} {seconds:4} s", flush=True)
+            page = work / "notebooks" / path.name
+            with exclusive_write(page):
+                found = read_json(page.with_suffix(".json"))
+                if (
+                    not args.in_place
+                    and found.get("key") == key_of(path, work, key)
+                    and all(Path(file).exists() for file in found["files"])
+                ):
+                    print(f"{path.stem:24} found", flush=True)
+                else:
+                    run_and_note(path, work, page, args.in_place, key)
+                key = key_of(path, work, key)
     except CourseError as error:
         sys.exit(str(error))
     where = "place" if args.in_place else work / "notebooks"
@@ -171,6 +210,21 @@ def main():
     summary = work / "summary.txt"
     if args.notebooks[-1].stem == "6_submission" and summary.exists():
         print(f"\n{read_text(summary)}", end="")
+
+
+def run_and_note(path, work, page, in_place, key):
+    """Run a notebook, and note beside its page what it depends on and what it has made."""
+    start, before, note = time.time(), files_in(work), page.with_suffix(".json")
+    note.unlink(missing_ok=True)
+    if not run(path, path if in_place else page, page):
+        sys.exit(f"The page with the whole error: {page}")
+    seconds = round(time.time() - start)
+    note_time(work, path.stem, seconds)
+    if VERBOSE or not sys.stdout.isatty():
+        print(f"{path.stem:24} {seconds:4} s", flush=True)
+    if not in_place:
+        made = [file for file, state in files_in(work).items() if before.get(file) != state]
+        write_json(note, {"key": key_of(path, work, key), "files": made})
 
 
 if __name__ == "__main__":

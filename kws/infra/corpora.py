@@ -16,7 +16,7 @@ import requests
 from tqdm import tqdm
 
 from kws.audio import NOISE_WORD, no_recordings, recordings
-from kws.infra.files import CourseError, exclusive_write, part_of
+from kws.infra.files import CourseError, check_number, exclusive_write, part_of
 from kws.infra.synthetic import make_synthetic
 from kws.split import Place, read_manifest
 
@@ -273,6 +273,7 @@ def get_corpus(
     ------
     CourseError: there is no such folder, or it holds no recordings where they are expected.
     """
+    check_number("SEED", seed, 0, 2**32)
     if corpus == "synthetic":
         name = work_dir(corpus, profile).name + (f"-seed{seed}" if seed else "")
         return make_synthetic(Path(raw) / name, profile, seed)

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import io
 import json
+import math
 import os
 import shutil
 import tempfile
@@ -26,6 +27,13 @@ MORE_FILES = "Allow more: ulimit -n 1024"
 
 class CourseError(ValueError):
     """Something that a person can put right. The message names the file and what to do."""
+
+
+def check_number(name: str, value: float, least: float, below: float = math.inf) -> None:
+    """CourseError unless a number is at least `least` and below `below`; NaN is neither."""
+    if not least <= value < below:
+        limit = "" if below == math.inf else f", less than {below:g}"
+        raise CourseError(f"{name}={value}: {least:g} or more{limit} is wanted")
 
 
 def part_of(path: str | Path, mark: str = "") -> Path:
@@ -177,6 +185,13 @@ def file_fingerprint(path: str | Path) -> str:
     return f"{path} {found.st_size} {found.st_mtime_ns} {found.st_ctime_ns}"
 
 
+def file_digest(path: str | Path) -> str:
+    """Forty hex digits of what is in a file: another file of that name has others. CourseError where there is none."""
+    if not Path(path).is_file():
+        raise CourseError(f"{path}: there is no such file")
+    return hashlib.sha1(Path(path).read_bytes()).hexdigest()
+
+
 # tables and texts
 
 
@@ -207,6 +222,8 @@ def read_csv(
 ) -> pd.DataFrame:
     """`pandas.read_csv`; with `text` every cell is the text that stands there, also an empty one: `csv_rows` as a table.
 
+    The numbers of their lines are in its attrs["lines"] then.
+
     Raises
     ------
     CourseError: the file cannot be read, lacks one of `columns`, or has it twice. The message names it.
@@ -226,6 +243,7 @@ def read_csv(
         table = pd.DataFrame(
             [row + [""] * (len(names) - len(row)) for _, row in rows], columns=names, dtype=str
         )
+        table.attrs["lines"] = [line for line, _ in rows]
     else:
         try:
             table = pd.read_csv(path, **options)

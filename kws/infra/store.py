@@ -22,6 +22,7 @@ from kws.audio import FULL_SCALE
 from kws.infra.cluster import run_each
 from kws.infra.files import (
     CourseError,
+    check_number,
     describe_differences,
     exclusive_write,
     is_made,
@@ -126,7 +127,7 @@ def _checksum(path: Path) -> str:
 def _open_shard(path: Path) -> Any:
     """Open a shard; CourseError where it is not as it was written."""
     try:
-        whole = (path / "crc32").read_text() == _checksum(path)
+        whole = (path / "crc32").read_text(encoding="ascii") == _checksum(path)
     except (OSError, ValueError):
         whole = False
     if not whole:
@@ -231,7 +232,7 @@ def _write_shard(folder: Path, compute: Callable, library: str | None, part: tup
     append_rows(array, values)
     array.attrs["sums"] = partial_sums(values, (rows.split == "train").to_numpy())
     del array
-    (unfinished / "crc32").write_text(_checksum(unfinished))
+    (unfinished / "crc32").write_text(_checksum(unfinished), encoding="ascii")
     try:
         unfinished.rename(path)
     except OSError:
@@ -307,6 +308,10 @@ def make_store(
     ------
     CourseError: the disk is full or cannot be written to.
     """
+    check_number("rows of the manifest", len(manifest), 1)
+    check_number("shard", shard, 1)
+    if library not in (None, "bcolz", "blosc2"):
+        raise CourseError(f"library={library}: there are bcolz and blosc2")
     part = part_of(path)
     with exclusive_write(path):
         restore_folder(path)

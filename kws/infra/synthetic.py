@@ -58,14 +58,13 @@ def _copies_folder() -> tempfile.TemporaryDirectory:
     return tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
 
 
-def _espeak_error(reason: str) -> CourseError:
-    """Why espeak-ng does not speak: `reason`, or that it cannot open the few files that it needs."""
+def _check_open_files() -> None:
+    """CourseError unless some more files can be opened: without them espeak-ng speaks without its dictionary."""
     try:
-        for file in [open(os.devnull) for _ in range(4)]:
+        for file in [open(os.devnull, "rb") for _ in range(4)]:
             file.close()
     except OSError as error:
-        reason = f"{error.strerror}. {MORE_FILES}"
-    return CourseError(f"espeak-ng: {reason}")
+        raise CourseError(f"espeak-ng: {error.strerror}. {MORE_FILES}") from error
 
 
 def load_espeak() -> Callable:
@@ -84,16 +83,19 @@ def load_espeak() -> Callable:
     """
     synchronous, dont_exit, utf8 = 2, 0x8000, 1
     rate_parameter, pitch_parameter, range_parameter = 1, 3, 4
+    _check_open_files()
     try:
         import espeakng_loader
 
         folder = tempfile.mkdtemp(dir=_copies_folder().name)
         library = ctypes.CDLL(shutil.copy(espeakng_loader.get_library_path(), folder))
     except (ImportError, OSError) as error:
-        raise _espeak_error(f"cannot be loaded ({error}): pip install espeakng-loader") from error
+        raise CourseError(f"espeak-ng cannot be loaded ({error}): pip install espeakng-loader") from error
     data_path = str(espeakng_loader.get_data_path())
     if library.espeak_Initialize(synchronous, 0, data_path.encode(), dont_exit) != 22_050:
-        raise _espeak_error(f"does not start with {data_path}: use a shorter path for the environment")
+        raise CourseError(
+            f"espeak-ng does not start with {data_path}: use a shorter path for the environment"
+        )
     chunks = []
 
     @ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -106,8 +108,9 @@ def load_espeak() -> Callable:
     library.collect = collect  # the library calls it as long as it lives
 
     def say(text, voice, rate=175, pitch=50, pitch_range=50):
+        _check_open_files()
         if library.espeak_SetVoiceByName(voice.encode()):
-            raise _espeak_error(f"has no voice {voice}")
+            raise CourseError(f"espeak-ng has no voice {voice}")
         for parameter, value in (
             (rate_parameter, rate),
             (pitch_parameter, pitch),

@@ -193,7 +193,7 @@ def _run_graph(folder, path, inputs, outputs, runs):
         start = time.perf_counter()
         graph(clips[0])
         times.append(1e3 * (time.perf_counter() - start))
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     peak = int(status.split("VmHWM:")[1].split()[0]) / 1024
     print(json.dumps({"version": graph.tf.TF_Version().decode(), "ms": times, "peak MB": peak}))
 

@@ -4,17 +4,21 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 from urllib.parse import unquote
 
 import nbformat
 import pytest
+from conftest import ROOT
+from course.running import NOTEBOOKS
 
 from tools import badges, exercises, site
 
-ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"]
+
+
+full = pytest.mark.full
+one_site = pytest.mark.xdist_group("site")  # so that it is made once
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,8 @@ def pages(tmp_path_factory):
     return folder
 
 
+@full
+@one_site
 def test_links_and_pictures_are_there(pages):
     html = sorted(pages.rglob("*.html"))
     assert len(html) == 7 + len(site.TEXTS) and "href=" in (pages / "index.html").read_text()
@@ -33,13 +39,15 @@ def test_links_and_pictures_are_there(pages):
             assert (page.parent / unquote(link)).exists(), f"{page.name}: {link}"
 
 
+@full
+@one_site
 def test_pages_need_no_network(pages):
     for page in pages.rglob("*.html"):
         assert not re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="https?:', page.read_text()), page.name
 
 
 def test_badges(tmp_path):
-    for name in ("README.md", *(path.name for path in ROOT.glob("[0-6]_*.ipynb"))):
+    for name in ("README.md", *(path.name for path in NOTEBOOKS)):
         shutil.copy(ROOT / name, tmp_path)
     badges.main("someone/course", tmp_path)
     once = {path: path.read_text() for path in tmp_path.iterdir()}
@@ -68,6 +76,7 @@ def test_links_of_texts():
     assert done.returncode == 0, done.stdout
 
 
+@full
 def test_broken_links_are_found(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data/README.md").write_text("# Data\n")
@@ -77,6 +86,8 @@ def test_broken_links_are_found(tmp_path):
     assert done.returncode == 1 and "2 failed, 1 passed" in done.stdout, done.stdout
 
 
+@full
+@one_site
 @pytest.mark.skipif(not CHROMIUM, reason="no Chromium here")
 @pytest.mark.timeout(300)
 def test_pages_in_a_browser(pages):
@@ -107,7 +118,7 @@ def test_pages_in_a_browser(pages):
         browser.close()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("[0-6]_*.ipynb")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_exercises_have_no_solutions(path):
     notebook = nbformat.read(path, 4)
     solutions = [c for c in notebook.cells if "solution" in c.metadata.get("tags", [])]

@@ -1,18 +1,23 @@
 """What takes long or needs a network, and is asked for: pytest -m slow"""
 
 import os
+import random
 import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT
+from course.running import copy_course, run_course, smoke
+from course.test_site import CHROMIUM, OPTIONS
 from packaging.requirements import Requirement
-from test_site import CHROMIUM, OPTIONS
+from robust.kill import tree
 
 pytestmark = pytest.mark.slow
 
@@ -52,7 +57,7 @@ def test_jupyterlab_runs_a_notebook(tmp_path):
     nbformat.write(before, tmp_path / "0_split.ipynb")
     log = tmp_path / "lab.log"
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--ip=127.0.0.1", "--allow-root"]
-    environment = os.environ | {"PROFILE": "smoke", "CORPUS": "synthetic", "LISTEN": "1"}
+    environment = smoke(LISTEN="1")
     with log.open("w") as stream:
         lab = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=stream, start_new_session=True)
     try:
@@ -79,3 +84,46 @@ def test_jupyterlab_runs_a_notebook(tmp_path):
     assert not wrong, wrong
     assert all(cell.execution_count for cell in code), "not all cells ran"
     assert (tmp_path / "data/synthetic-smoke/manifest.csv").exists()
+
+
+def children_of(process):
+    """Process ids of the children of a process."""
+    path = Path(f"/proc/{process}/task/{process}/children")
+    return [int(number) for number in path.read_text().split()] if path.exists() else []
+
+
+@pytest.mark.timeout(7_200)
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks for the kernel in /proc")
+def test_a_kernel_killed_in_the_middle_of_each_notebook(tmp_path, cases):
+    alone, killed = (copy_course(tmp_path / name) for name in ("alone", "killed"))
+    assert run_course(alone).returncode == 0
+    seconds = pd.read_json(alone / "data/synthetic-smoke/seconds.json", typ="series")
+    numbers = random.Random(0)
+    for notebook in sorted(killed.glob("[0-6]_*.ipynb")):
+        latest = 0.8 * seconds[notebook.stem]
+        while True:  # until it was killed before its end
+            course = subprocess.Popen(
+                [sys.executable, "tools/course.py", notebook.name],
+                cwd=killed,
+                env=smoke(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+            latest = numbers.uniform(0.4, 1) * latest
+            time.sleep(latest)
+            for kernel in children_of(course.pid):
+                os.kill(kernel, signal.SIGKILL)
+            said = course.communicate()[1]
+            if course.returncode:
+                break
+        with cases("fault", "kernel killed in the middle of a notebook"):
+            assert course.returncode == 1 and "its kernel" in said and "Traceback" not in said, said
+            again = run_course(killed, notebook.name)
+            assert again.returncode == 0, again.stderr[-2_000:]
+    works = [folder / "data/synthetic-smoke" for folder in (alone, killed)]
+    for file in ("manifest.csv", "labels.txt", "submission.csv", "frozen.pb"):
+        one, other = ((work / file).read_bytes() for work in works)
+        assert one == other, file
+    for store in works[0].glob("*.bc"):
+        assert tree(store) == tree(works[1] / store.name), store

@@ -128,6 +128,46 @@ def test_labels_must_fit(tmp_path):
         load_labels(file, 12)
 
 
+def test_labels_that_are_none(tmp_path):
+    file = tmp_path / "labels.txt"
+    for content, said in (
+        (b"a\nb\na\n", "a stands there more than once"),
+        ("größe\nb\nc\n".encode("latin-1"), "not text in UTF-8"),
+    ):
+        file.write_bytes(content)
+        with pytest.raises(ValueError, match=f"labels.txt: {said}"):
+            load_labels(file, 3)
+    file.write_text("\na \n\nb\nc\n\n")
+    assert load_labels(file, 3) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda model: load_litert(model, 0), "threads=0: from 1"),
+        (lambda model: load_litert(model, 100_000), "threads=100000: from 1"),
+        (lambda model: pi.time_runs(int, 0), "runs=0: 1 or more"),
+        (
+            lambda model: KeywordDetector(["silence", "unknown"]),
+            "silence, unknown and a command are the least",
+        ),
+        (lambda model: KeywordDetector(LABELS, threshold=1.1), "threshold=1.1"),
+        (lambda model: KeywordDetector(LABELS, window_ms=0), "window_ms=0"),
+        (lambda model: KeywordDetector(LABELS, suppression_ms=-1), "suppression_ms=-1"),
+        (lambda model: next(pi.microphone(0)), "stride_ms=0: 1 or more"),
+    ],
+)
+def test_numbers_out_of_range(flatbuffer, make, said):
+    with pytest.raises(ValueError, match=said):
+        make(flatbuffer)
+
+
+def test_probabilities_that_are_no_numbers():
+    model = litert_of(lambda pcm: tf.math.log(pcm[:, :12]), (1, 16_000))
+    with pytest.raises(ValueError, match="model: gives -?(inf|nan) where a number is wanted"):
+        load_litert(model)(np.zeros(16_000, "float32"))
+
+
 def test_a_detector_averages_waits_and_is_not_fooled_by_one_window():
     names, yes, calm = ["silence", "unknown", "yes", "no"], np.array([0, 0, 1.0, 0]), np.array([1.0, 0, 0, 0])
     detector = KeywordDetector(names, threshold=0.7, window_ms=500, suppression_ms=1_500)

@@ -258,6 +258,8 @@ STEPS = {
     "export": Step(export),
     "descriptions": Step(descriptions, imports=("kws.visualize",)),
     "features": features_step("pcm"),
+    "features, bcolz": features_step("pcm", "bcolz"),
+    "features, blosc2": features_step("pcm", "blosc2"),
     "features, log_mel, bcolz": features_step("log_mel", "bcolz"),
     "features, log_mel, blosc2": features_step("log_mel", "blosc2"),
     "sweep": Step(sweep, check=lambda *args: None),  # tables grow, row by row

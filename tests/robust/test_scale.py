@@ -63,6 +63,7 @@ def compute_mfcc(rows):
     return compute_rows("mfcc", rows)
 
 
+@full
 def test_shards_of_two_processes_are_those_of_one(client, place, tmp_path):
     for feature in ("pcm", "log_mel"):
         alone, spread = (place._replace(work=tmp_path / name) for name in ("alone", "spread"))
@@ -74,28 +75,28 @@ def test_shards_of_two_processes_are_those_of_one(client, place, tmp_path):
 
 
 @full
-@pytest.mark.parametrize("shard, seconds", [(8, 0), (8, 0.02), (32, 0.05)])
-def test_features_though_a_worker_is_killed(client, place, tmp_path, cases, shard, seconds):
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_features_though_a_worker_is_killed(client, place, tmp_path, cases, seconds):
     with cases("fault", "worker of a cluster killed"):
         alone, spread = (place._replace(work=tmp_path / name) for name in ("alone", "spread"))
-        write_store(alone, "mfcc", shard=shard)
+        write_store(alone, "mfcc", shard=8)
         act = killing(compute_mfcc, tmp_path / "killed", seconds)
         path, record = store_path(spread, "mfcc"), store_record(spread, "mfcc")
-        make_store(path, record, place.manifest, act, shard=shard, client=client)
+        make_store(path, record, place.manifest, act, shard=8, client=client)
         assert (tmp_path / "killed").exists() and tree(alone.work) == tree(spread.work)
 
 
 @full
-@pytest.mark.parametrize("part, seconds", [(4, 0), (4, 0.02), (16, 0.05)])
-def test_predictions_though_a_worker_is_killed(client, corpus, model, tmp_path, cases, part, seconds):
+@pytest.mark.parametrize("seconds", [0, 0.02])
+def test_predictions_though_a_worker_is_killed(client, corpus, model, tmp_path, cases, seconds):
     with cases("fault", "worker of a cluster killed"):
         paths = test_clips(corpus)
         bad = tmp_path / "bad.wav"
         bad.write_text("bad")
         paths = [*paths[:5], bad, *paths[5:]]
-        alone, unreadable = predict_clips(str(model), paths, tmp_path / "alone.npy", part=part)
+        alone, unreadable = predict_clips(str(model), paths, tmp_path / "alone.npy", part=4)
         act = killing(read_batches, tmp_path / "killed", seconds)
-        spread = predict_clips(model, paths, tmp_path / "spread.npy", part=part, client=client, batches=act)
+        spread = predict_clips(model, paths, tmp_path / "spread.npy", part=4, client=client, batches=act)
         assert (tmp_path / "killed").exists() and unreadable == spread[1] == [str(bad)]
         np.testing.assert_allclose(spread[0], alone, atol=1e-6)
         assert not list(tmp_path.glob("*.parts"))

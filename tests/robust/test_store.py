@@ -1,5 +1,5 @@
-"""The store of features: what it holds, when it is refused, stopped, damaged. By the library that is installed; both open and hold
-the same. Kills and full disks of all steps: test_faults.py.
+"""The store of features: what it holds, when it is refused, stopped, damaged; by the library that is installed, and one test for
+each of the two. Kills and full disks of all steps: test_faults.py.
 """
 
 import errno
@@ -30,11 +30,6 @@ def few(place, tmp_path):
     return Place.of(tmp_path / "work", place.manifest[:50], place.folder)
 
 
-def installed(library):
-    """Skip a test where a library is missing."""
-    pytest.importorskip(library)
-
-
 @pytest.mark.parametrize("feature", ["pcm", "log_mel", "fft"])
 def test_store_holds_what_was_computed(own, feature):
     store = write_store(own, feature, shard=96)
@@ -54,7 +49,7 @@ def test_store_holds_what_was_computed(own, feature):
 
 @pytest.mark.parametrize("library", ["bcolz", "blosc2"])
 def test_each_library_opens_what_it_wrote(few, monkeypatch, library):
-    installed(library)
+    pytest.importorskip(library)
     store, expected = write_store(few, "pcm", shard=32, library=library), compute_rows("pcm", few.manifest)
     assert store.attrs["written_by"] == library and np.array_equal(store[:], expected)
     monkeypatch.setattr(store_module, "LIBRARY", "blosc2" if library == "bcolz" else "bcolz")

@@ -11,6 +11,7 @@ from kws.audio import (
     as_text,
     check_wav,
     coloured_noise,
+    files_by_name,
     is_text,
     noise_recordings,
     read_clip,
@@ -103,6 +104,23 @@ def test_many_clips_are_read_as_one_is(manifest, tmp_path):
     assert read_clips(rows[:0]).shape == (0, CLIP_SAMPLES)
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"start": -1}, {"samples": -2}, {"gain": np.nan}, {"gain": np.inf}], ids=str
+)
+def test_no_part_of_a_recording(tmp_path, wrong):
+    write_wav(tmp_path / "x.wav", RAMP)
+    (name, value), *_ = wrong.items()
+    with pytest.raises(CourseError, match=f"{name}={value}.*no part of a recording"):
+        read_clip(tmp_path / "x.wav", **wrong)
+
+
+def test_floats_beyond_full_scale_are_no_sound(tmp_path):
+    for value in (1.5, np.nan):
+        soundfile.write(tmp_path / "x.wav", np.full(100, value), SAMPLE_RATE, subtype="FLOAT")
+        with pytest.raises(CourseError, match="x.wav: amplitudes beyond full scale"):
+            read_clip(tmp_path / "x.wav")
+
+
 def test_what_is_written_is_read_back(tmp_path):
     path = tmp_path / "new/folder/x.wav"
     write_wav(path, RAMP)
@@ -136,6 +154,17 @@ def test_files_of_the_system_are_no_recordings(tmp_path):
     assert [path.name for path in noise_recordings(tmp_path)] == ["tap.wav"]
     assert [path.name for path in visible_files(tmp_path / "train/audio/yes", ".wav")] == ["a.wav", "b.WAV"]
     assert visible_files(tmp_path / "nowhere") == []
+
+
+def test_files_are_found_by_their_names_in_a_table(tmp_path):
+    names = ("a.wav", "u\u0308ben.wav", "\u00e4.wav", "a\u0308.wav")
+    for name in names:
+        (tmp_path / name).touch()
+    found = files_by_name(tmp_path)
+    assert found("a.wav") == tmp_path / "a.wav" and found("gone.wav") == tmp_path / "gone.wav"
+    assert found("\u00fcben.wav") == tmp_path / "u\u0308ben.wav"
+    for name in names[2:]:
+        assert found(name) == tmp_path / name, "the one that is spelt so, where there are both"
 
 
 def test_names_that_are_no_text(tmp_path):

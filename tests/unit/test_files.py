@@ -15,6 +15,7 @@ from conftest import ROOT
 from kws.infra import files
 from kws.infra.files import (
     CourseError,
+    csv_rows,
     describe_differences,
     exclusive_write,
     file_fingerprint,
@@ -236,6 +237,19 @@ def test_tables_that_are_none(tmp_path):
         read_csv(path, ("fname", "tag", "labels"))
     with pytest.raises(CourseError, match="x.csv: not a table"):
         read_csv(path, dtype={"tag": int})
+
+
+def test_rows_of_any_csv(tmp_path):
+    path = tmp_path / "x.csv"
+    path.write_bytes('\ufefffname,label\r\n\r\n"a,b","say ""ü"""\rc\n'.encode())
+    assert csv_rows(path) == [(1, ["fname", "label"]), (3, ["a,b", 'say "ü"']), (4, ["c"])]
+    assert read_csv(path, ("fname",), text=True).to_numpy().tolist() == [["a,b", 'say "ü"'], ["c", ""]]
+    path.write_text("fname,label\na,b,c\n")
+    with pytest.raises(CourseError, match="x.csv: not a table .*line 2 has 3 cells, the first 2"):
+        read_csv(path, text=True)
+    path.write_text("fname,label,fname\na,b,c\n")
+    with pytest.raises(CourseError, match="x.csv: has more than one column fname"):
+        read_csv(path, ("fname",), text=True)
 
 
 def test_cells_are_the_text_that_stands_there(tmp_path):

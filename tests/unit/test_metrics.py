@@ -6,6 +6,7 @@ import pytest
 import scipy.stats
 from sklearn.metrics import label_ranking_average_precision_score, precision_score, recall_score
 
+from kws.infra.files import CourseError
 from kws.metrics import (
     apply_temperature,
     calibration_error,
@@ -37,6 +38,24 @@ def test_score():
 def test_interval_of_all_and_of_none():
     assert wilson(10, 10)[1] == 1 and wilson(0, 10)[0] == 0
     assert wilson(10, 10)[0] == pytest.approx(1 - wilson(0, 10)[1]) and 0.6 < wilson(10, 10)[0] < 0.8
+
+
+@pytest.mark.parametrize(
+    "none",
+    [
+        lambda: wilson(0, 0),
+        lambda: wilson(11, 10),
+        lambda: score([], []),
+        lambda: score([1, 2], [1]),
+        lambda: apply_temperature(np.ones((1, 2)), 0.0),
+        lambda: apply_temperature(np.ones((1, 2)), np.nan),
+        lambda: reliability(np.ones((0, 2)), np.ones(0)),
+        lambda: label_precisions([[1, 0]], [[np.nan, 1]]),
+    ],
+)
+def test_what_has_no_score_is_told(none):
+    with pytest.raises(CourseError):
+        none()
 
 
 def test_mean_of_seeds():

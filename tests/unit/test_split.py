@@ -179,6 +179,7 @@ def test_no_noise_and_no_speakers_for_a_split(small_corpus, tmp_path):
         make_manifest(small_corpus, tmp_path, words=("yes",))
 
 
+@pytest.mark.full  # unpacking takes half a minute
 def test_real_speech(real_corpus, tmp_path):
     manifest = make_manifest(real_corpus, tmp_path, "full").manifest
     spoken = manifest[manifest.speaker != ""]
