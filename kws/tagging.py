@@ -25,6 +25,7 @@ from kws.infra.files import (
     CourseError,
     check_number,
     describe_differences,
+    exclusive_write,
     file_digest,
     fingerprint,
     read_csv,
@@ -405,49 +406,52 @@ def train_tags(
         "include": list(include),
         "exclude": list(exclude),
     }
-    if not resume:
-        remove(run)
-    run.mkdir(parents=True, exist_ok=True)
-    note = run / "settings.json"
-    if note.exists() and (differences := describe_differences(read_json(note), settings)):
-        raise CourseError(f"{run} has another training: {differences}. Name another folder, or do not resume")
-    keras.utils.set_random_seed(seed)
-    network = mobilenet_v1(len(classes), (windows.frames, windows.bands), **model)
-    steps = math.ceil(clips.windows.sum() / batch_size)
-    compile_tags(network, steps, **recipe)
-    if start:
-        warm_start_tags(network, classes, start, include, exclude)
-    write_json(note, settings)
-    progress = Run(run, run / "logs/training", checkpoint_manager(network, run / "state"), seed)
-    bare = keras.Model(network.inputs, network.outputs, name=network.name)
-    truncate_history(progress.log, progress.epoch)
+    with exclusive_write(run):
+        if not resume:
+            remove(run)
+        run.mkdir(parents=True, exist_ok=True)
+        note = run / "settings.json"
+        if note.exists() and (differences := describe_differences(read_json(note), settings)):
+            raise CourseError(
+                f"{run} has another training: {differences}. Name another folder, or do not resume"
+            )
+        keras.utils.set_random_seed(seed)
+        network = mobilenet_v1(len(classes), (windows.frames, windows.bands), **model)
+        steps = math.ceil(clips.windows.sum() / batch_size)
+        compile_tags(network, steps, **recipe)
+        if start:
+            warm_start_tags(network, classes, start, include, exclude)
+        write_json(note, settings)
+        progress = Run(run, run / "logs/training", checkpoint_manager(network, run / "state"), seed)
+        bare = keras.Model(network.inputs, network.outputs, name=network.name)
+        truncate_history(progress.log, progress.epoch)
 
-    def keep(epoch, logs):
-        if np.isfinite(logs["loss"]) and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
-            bare.save(run / "part.keras")
-            (run / "part.keras").replace(run / f"epoch-{epoch + 1:04}.keras")
+        def keep(epoch, logs):
+            if np.isfinite(logs["loss"]) and ((epoch + 1) % every == 0 or epoch + 1 == epochs):
+                bare.save(run / "part.keras")
+                (run / "part.keras").replace(run / f"epoch-{epoch + 1:04}.keras")
 
-    if progress.epoch < epochs:
-        network.fit(
-            tag_batches(clips, classes, windows, batch_size, seed, progress.epoch),
-            steps_per_epoch=steps,
-            initial_epoch=progress.epoch,
-            epochs=epochs,
-            verbose=0,
-            shuffle=False,
-            callbacks=[
-                keras.callbacks.LambdaCallback(on_epoch_end=keep),
-                *usual_callbacks(network, progress),
-            ],
-        )
-    if not np.isfinite(pd.read_csv(progress.log).loss.iloc[-1]):
-        raise FloatingPointError(f"{run}: the loss became NaN. Lower the learning rate")
-    last = run / f"epoch-{epochs:04}.keras"
-    if not last.exists():
-        raise CourseError(
-            f"{last}: the training has gone on and left no checkpoint there. Name another folder"
-        )
-    return last
+        if progress.epoch < epochs:
+            network.fit(
+                tag_batches(clips, classes, windows, batch_size, seed, progress.epoch),
+                steps_per_epoch=steps,
+                initial_epoch=progress.epoch,
+                epochs=epochs,
+                verbose=0,
+                shuffle=False,
+                callbacks=[
+                    keras.callbacks.LambdaCallback(on_epoch_end=keep),
+                    *usual_callbacks(network, progress),
+                ],
+            )
+        if not np.isfinite(pd.read_csv(progress.log).loss.iloc[-1]):
+            raise FloatingPointError(f"{run}: the loss became NaN. Lower the learning rate")
+        last = run / f"epoch-{epochs:04}.keras"
+        if not last.exists():
+            raise CourseError(
+                f"{last}: the training has gone on and left no checkpoint there. Name another folder"
+            )
+        return last
 
 
 def load_tagger(checkpoint: str | Path) -> Callable[[tf.RaggedTensor], np.ndarray]:

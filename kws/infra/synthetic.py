@@ -19,7 +19,16 @@ import soxr
 from tqdm import tqdm
 
 from kws.audio import CLIP_SAMPLES, FULL_SCALE, NOISE_WORD, SAMPLE_RATE, coloured_noise, write_wav
-from kws.infra.files import MORE_FILES, CourseError, exclusive_write, is_made, remove, write_csv, write_json
+from kws.infra.files import (
+    MORE_FILES,
+    CourseError,
+    exclusive_write,
+    is_made,
+    part_of,
+    remove,
+    write_csv,
+    write_json,
+)
 from kws.split import LABELS, which_split
 
 ACCENTS = "en en-us en-gb-scotland en-gb-x-rp en-gb-x-gbclan en-gb-x-gbcwmd en-029 en-us-nyc".split()
@@ -281,7 +290,8 @@ def make_synthetic(
     if profile not in sizes:
         raise CourseError(f"profile={profile}: there are {', '.join(sizes)}")
     size = sizes[profile]
-    note, begun = folder / "made.json", folder / "making.json"
+    note = folder / "made.json"
+    begun = part_of(note)
     settings = {"size": size, "seed": seed, "words": words}
     if is_made(note, settings):
         return folder

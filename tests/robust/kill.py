@@ -226,7 +226,7 @@ def never_half(pattern=".*"):
     def check(folder, before, after):
         left = tree(folder)
         for name, content in left.items():
-            if re.fullmatch(pattern, name) and not re.search(r"\.part(/|$)", name):
+            if re.fullmatch(pattern, name) and not re.search(r"\.(part|trash)(/|$)", name):
                 assert content in (before.get(name), after.get(name)), f"{name} is not whole"
         assert before.keys() <= left.keys(), "what was there is gone"
 
