@@ -7,6 +7,7 @@ SEED ?= 0
 export CORPUS PROFILE SEED
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
+COMMA := ,
 PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # uv installs in a fifth of pip's time; where it cannot be had, pip does the same
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
@@ -34,7 +35,7 @@ $(BIN)/.ready: req.txt pyproject.toml
 	touch $@
 
 $(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready
-	$(call INSTALL,--editable ".[scale,dev]")
+	$(call INSTALL,--editable ".[scale$(COMMA)dev]")
 	touch $@
 
 run: $(BIN)/.ready

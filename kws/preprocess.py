@@ -18,7 +18,6 @@ import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
-import keras
 import librosa
 import numpy as np
 import pandas as pd
@@ -28,6 +27,7 @@ import tensorflow as tf
 
 # %% ../2_preprocess_augment.ipynb #cell-004
 from .audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, coloured_noise, read_clip, read_clips
+from .infra.backend import keras
 from .infra.files import CourseError, describe_differences
 from .infra.store import chunk_rows, make_store, open_array, read_rows, store_fault
 from .split import labels_of, noise_stretches

@@ -68,11 +68,12 @@ LABELS = label_list()
 
 
 def parse_words(text):
-    """Words from a text: separated by commas if there is one, else by spaces; in double quotes a word may have spaces.
+    """Words from a text: separated by commas if there is one, else by spaces; in double quotes a word may have either.
 
     "on off", "turn on, turn off" and '"turn on" off' name two words each.
     """
-    words = text.split(",") if "," in text else re.findall(r'"[^"]*"|[^\s"]+', text)
+    between = "," if "," in re.sub(r'"[^"]*"', "", text) else r"\s"
+    words = re.findall(rf'(?:"[^"]*"|[^"{between}])+', text)
     return tuple(word.strip(' "') for word in words if word.strip(' "'))
 
 # %% ../0_split.ipynb #cell-016
@@ -128,6 +129,10 @@ def scan_corpus(folder, words=COMMANDS):
         raise CourseError(
             f"{folder}: no recordings of {', '.join(missing)}. Its words: {found}. Set WORDS to those you want"
         )
+    small = {label.casefold(): label for label in labels}
+    for word in sorted(set(clips.word) - set(labels)):
+        if label := small.get(word.casefold()):
+            raise CourseError(f"{folder}: {word} and the label {label} differ in case only. Rename the folder {word}")
     if long := (clips.samples > CLIP_SAMPLES).sum():
         print(f"{long} recordings are longer than a second; only their first second is used")
     return clips, pd.DataFrame(skipped, columns=["path", "reason"])
@@ -211,7 +216,7 @@ HELD_OUT = ("eight", "one", "two", "zero")
 
 def hold_out(clips, words=HELD_OUT):
     """Give the training clips of some unknown words the split held."""
-    held = (clips.split == "train") & (clips.label == "unknown") & clips.word.isin(words)
+    held = (clips.split == "train") & (clips.label == "unknown") & clips.word.isin([*map(same_name, words)])
     return clips.assign(split=clips.split.mask(held, "held"))
 
 

@@ -16,9 +16,10 @@ import numpy as np
 import pandas as pd
 
 # %% ../6_submission.ipynb #cell-004
-import csv
+from collections import Counter
 
-from .infra.files import CourseError, read_csv, read_text, write_csv
+from .audio import same_name
+from .infra.files import CourseError, csv_rows, read_csv, write_csv
 from .metrics import score
 from .preprocess import stretch_and_pitch
 from .split import LABELS
@@ -72,7 +73,10 @@ def words_to_labels(probabilities, words, labels=LABELS):
 def write_submission(paths, probabilities, target, labels=LABELS):
     """Write fname,label with the most probable label of each clip; returns the DataFrame."""
     predicted = np.array(labels)[np.argmax(probabilities, axis=1)]
-    submission = pd.DataFrame({"fname": [Path(path).name for path in paths], "label": predicted})
+    names = [Path(path).name for path in paths]
+    composed = [*map(same_name, names)]  # as tables have them
+    names = composed if len(set(composed)) == len(names) else names
+    submission = pd.DataFrame({"fname": names, "label": predicted})
     write_csv(target, submission)
     return submission
 
@@ -81,20 +85,20 @@ def check_submission(target, paths, labels=LABELS):
     """Raise CourseError, naming the first wrong line, unless a CSV is a submission for exactly these clips in this order."""
     if not Path(target).is_file():
         raise CourseError(f"{target}: there is no such file")
-    rows = list(csv.reader(read_text(target).splitlines()))
-    if not rows or rows[0] != ["fname", "label"]:
+    rows = csv_rows(target)
+    if not rows or rows[0][1] != ["fname", "label"]:
         raise CourseError(f"{target}, line 1: must be the header fname,label")
     seen = {}
-    for number, (row, path) in enumerate(zip(rows[1:], paths), start=2):
+    for (number, row), path in zip(rows[1:], paths):
         name, label = (*row, "", "")[:2] if len(row) <= 2 else (",".join(row[:-1]), row[-1])
         if name in seen:
             raise CourseError(f"{target}, line {number}: {name} stands in line {seen[name]} already")
         seen[name] = number
-        if name != Path(path).name:
+        if same_name(name) != same_name(Path(path).name):
             raise CourseError(
                 f"{target}, line {number}: {name or 'nothing'} where {Path(path).name} is expected"
             )
-        if label not in labels or len(row) > 2:
+        if same_name(label) not in labels or len(row) > 2:
             raise CourseError(
                 f"{target}, line {number}: {','.join(row[1:]) or 'nothing'} is none of the labels {', '.join(labels)}"
             )
@@ -122,16 +126,21 @@ def score_submission(target, solution, labels=LABELS):
 
     Raises CourseError where one of the two is no such table, or they are not of the same clips.
     """
-    truth = read_csv(solution, ("fname", "label", "Usage"), text=True)
-    theirs = read_csv(target, ("fname", "label"), text=True)
+    truth = read_csv(solution, ("fname", "label", "Usage"), text=True).map(same_name)
+    theirs = read_csv(target, ("fname", "label"), text=True).map(same_name)
+    if truth.fname.duplicated().any():
+        raise CourseError(f"{solution}: names {truth.fname[truth.fname.duplicated()].iloc[0]} more than once")
     both = truth.merge(theirs[["fname", "label"]], on="fname", suffixes=("", "_predicted"))
     for path, column in ((solution, both.label), (target, both.label_predicted)):
         if len(wrong := column[~column.isin(labels)]):
             raise CourseError(f"{path}: {wrong.iloc[0]!r} is none of the labels {', '.join(labels)}")
     if not len(truth) or not truth.Usage.isin(["Public", "Private"]).all():
         raise CourseError(f"{solution}: the column Usage must say Public or Private")
-    if len(both) != len(truth) or both.fname.duplicated().any():
-        raise CourseError(f"{target}: must name each of the {len(truth):,} clips of {solution} once")
+    wanted, found = Counter(truth.fname), Counter(theirs.fname)
+    if odd := (wanted - found) + (found - wanted):
+        raise CourseError(
+            f"{target}: must name each of the {len(truth):,} clips of {solution} once, and no other; look for {min(odd)}"
+        )
     truth, predicted = (pd.Categorical(column, labels).codes for column in (both.label, both.label_predicted))
     boards = {"all": both.Usage != ""} | {usage: both.Usage == usage for usage in ("Public", "Private")}
     return pd.DataFrame(

@@ -35,6 +35,7 @@ from .infra.experiments import circumstances, read_rows
 from kws.infra.files import (
     CourseError,
     exclusive_write,
+    file_digest,
     is_made,
     read_csv,
     remove,
@@ -398,8 +399,8 @@ class Options:
     def __post_init__(self):
         for name, least in (("epochs", 1), ("seed", 0), ("patience", 1)):
             value = getattr(self, name)
-            if value is not None and value < least:
-                raise CourseError(f"{name}={value}: {least} or more is wanted")
+            if value is not None and not (isinstance(value, (int, np.integer)) and least <= value < 2**32):
+                raise CourseError(f"{name}={value}: {least} or more is wanted, a whole number")
         for name, known in (("model", ZOO), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise CourseError(f"{name}={getattr(self, name)}: there are {', '.join(known)}")
@@ -410,6 +411,8 @@ class Options:
         values = {key: value for key, value in dataclasses.asdict(self).items() if key not in how}
         names = {"teachers": [Path(path).name for path in self.teachers]}
         names |= {"splits": list(self.splits), "exclude": list(self.exclude)}
+        models = [file_digest(path) for path in (*self.teachers, *filter(None, [self.start]))]
+        names |= {"digests": models} if models else {}
         return values | names | {"start": self.start and Path(self.start).name, "manifest": place.fingerprint}
 
 

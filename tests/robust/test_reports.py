@@ -1212,10 +1212,7 @@ def test_a_stopped_training_of_tags_belongs_to_its_start_and_its_recordings(tags
 
 # answers that cells of the notebooks give
 
-in_cells = pytest.mark.xfail(reason="waits for a cell of a notebook", strict=False)
 
-
-@in_cells
 @pytest.mark.parametrize("end", ["\n\n\n", ""])
 @pytest.mark.parametrize("start", ["", "\ufeff"])
 def test_a_submission_is_checked_as_it_is_scored(start, end, tmp_path):
@@ -1227,7 +1224,6 @@ def test_a_submission_is_checked_as_it_is_scored(start, end, tmp_path):
         check_submission(tmp_path / "x.csv", ["a.wav", "b.wav"])
 
 
-@in_cells
 def test_whose_clips_differ_is_told(tmp_path):
     solution, target = tmp_path / "solution.csv", tmp_path / "x.csv"
     for rows, more, said in (
@@ -1241,7 +1237,6 @@ def test_whose_clips_differ_is_told(tmp_path):
             score_submission(target, solution)
 
 
-@in_cells
 def test_names_in_another_form_are_the_same_clip(tmp_path):
     folder = make_clips(tmp_path / "clips", f"{DECOMPOSED}.wav")
     write_submission(clips_to_predict(folder), np.eye(12)[[2]], tmp_path / "x.csv")
@@ -1253,33 +1248,28 @@ def test_names_in_another_form_are_the_same_clip(tmp_path):
         assert score_submission(tmp_path / "x.csv", tmp_path / "solution.csv").accuracy["all"] == 1
 
 
-@in_cells
 def test_a_word_may_have_a_comma_in_quotes():
     assert split.parse_words('"a,b" c') == ("a,b", "c")
     assert split.parse_words('"a,b", turn on') == ("a,b", "turn on")
 
 
-@in_cells
 def test_a_word_that_differs_from_a_label_in_case_only_is_told(tmp_path):
     make_clips(tmp_path, "yes/a_0.wav", "Yes/b_0.wav")
     with pytest.raises(CourseError, match="Yes and the label yes differ in case only"):
         scan_corpus(tmp_path, ("yes",))
 
 
-@in_cells
 def test_held_out_words_are_found_in_any_form():
     clips = pd.DataFrame({"split": ["train"], "label": ["unknown"], "word": ["stöp"]})
     assert split.hold_out(clips, (DECOMPOSED,)).split.tolist() == ["held"]
 
 
-@in_cells
 @pytest.mark.parametrize("options", [{"epochs": float("nan")}, {"epochs": 1.5}, {"epochs": 1, "seed": 2**32}])
 def test_settings_of_a_training_are_whole_numbers(options):
     with pytest.raises(CourseError, match="more is wanted"):
         training.Options("linear", **options)
 
 
-@in_cells
 def test_a_training_belongs_to_what_is_in_its_teachers_and_its_start(tmp_path):
     place = split.Place.of(tmp_path, pd.DataFrame({"label": pd.Categorical([], LABELS)}))
     path = tmp_path / "teacher.keras"
@@ -1294,7 +1284,6 @@ def test_a_training_belongs_to_what_is_in_its_teachers_and_its_start(tmp_path):
         assert options.settings(place) != before
 
 
-@in_cells
 def test_features_ask_for_the_same_keras():
     done = run_python("-c", "import kws.preprocess", KERAS_BACKEND="torch")
     assert b"KERAS_BACKEND=torch: the course needs Keras on TensorFlow" in done.stderr
