@@ -132,7 +132,9 @@ def scan_corpus(folder, words=COMMANDS):
     small = {label.casefold(): label for label in labels}
     for word in sorted(set(clips.word) - set(labels)):
         if label := small.get(word.casefold()):
-            raise CourseError(f"{folder}: {word} and the label {label} differ in case only. Rename the folder {word}")
+            raise CourseError(
+                f"{folder}: {word} and the label {label} differ in case only. Rename the folder {word}"
+            )
     if long := (clips.samples > CLIP_SAMPLES).sum():
         print(f"{long} recordings are longer than a second; only their first second is used")
     return clips, pd.DataFrame(skipped, columns=["path", "reason"])

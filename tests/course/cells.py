@@ -7,7 +7,7 @@ import os
 import sys
 import traceback
 
-os.environ |= {"MPLBACKEND": "Agg", "NUMBA_DISABLE_JIT": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+os.environ |= {"MPLBACKEND": "Agg", "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def run(path):

@@ -141,7 +141,7 @@ def test_a_board_without_private_clips(corpus, tmp_path):
         (lambda table: table[:0], "solution.csv: the column Usage"),
         (lambda table: table.assign(label="maybe"), "solution.csv: 'maybe' is none of the labels"),
         (lambda table: table.drop(columns="Usage"), "solution.csv: has no column Usage"),
-        (lambda table: pd.concat([table, table[:1]]), "s.csv: must name each of"),
+        (lambda table: pd.concat([table, table[:1]]), "solution.csv: names .* more than once"),
     ],
 )
 def test_solutions_that_are_none(corpus, tmp_path, spoil, said):
