@@ -41,7 +41,6 @@ from kws.split import corpus_files  # noqa: E402
 
 VERBOSE = bool(os.environ.get("VERBOSE"))
 SETTINGS = "CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER PI_HOST IMGS LISTEN".split()
-os.environ.setdefault()  # it would compile for ten seconds what librosa needs for milliseconds
 
 # TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(

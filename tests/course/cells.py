@@ -1,6 +1,7 @@
 """Run notebooks cell by cell in forks of one process, so that TensorFlow is loaded once: python cells.py NOTEBOOK ...
 
 In the current folder, with the environment of the course. Prints a line for each notebook, and stops at the first that fails.
+Without arguments the notebooks are read from the standard input, line by line, and none stops it.
 """
 
 import os
@@ -30,7 +31,7 @@ def main(paths):
     import kws.training
     import kws.visualize  # noqa: F401
 
-    for path in paths:
+    for path in paths or map(str.strip, sys.stdin):
         sys.stdout.flush()
         if not (child := os.fork()):
             stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
@@ -38,7 +39,7 @@ def main(paths):
             error = run(path)
             os.write(stdout, f"{path}: {error or 'ran through'}\n".encode())
             os._exit(1 if error else 0)
-        if os.waitpid(child, 0)[1]:
+        if os.waitpid(child, 0)[1] and paths:
             sys.exit(1)
 
 

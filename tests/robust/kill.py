@@ -2,7 +2,7 @@
 
 WAY is
     random: killed with SIGKILL at a random moment, and begun again, until it was killed TIMES times
-    operations: killed with SIGKILL before one of its changes of files; TIMES of them are drawn, each has a run of its own
+    operations: killed with SIGKILL before one of its changes of files; TIMES of them, or all (0), each in a run of its own
     twice: two runs at once, TIMES times
 
 After each kill the files that are there must be whole, and what was there before must be there; in the end there must be what
@@ -388,7 +388,7 @@ class Disturbed:
         target, log = self.fresh(), os.open(self.folder / "log", os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         assert not ends(self.run(target, lambda number: os.write(log, b".")))
         operations, done = os.fstat(log).st_size, 0
-        for chosen in self.numbers.sample(range(1, operations + 1), min(times, operations)):
+        for chosen in self.numbers.sample(range(1, operations + 1), min(times or operations, operations)):
 
             def act(number, chosen=chosen):
                 if number == chosen:
