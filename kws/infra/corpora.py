@@ -187,10 +187,6 @@ def _download(archive: Archive, file: Path) -> None:
         status = getattr(error.response, "status_code", None)
         reason = f"the server answers {status}" if status else "the connection failed"
         raise CourseError(f"{archive.url}: {reason}. Run this again: it goes on where it was") from error
-    except OSError as error:
-        raise CourseError(
-            f"{file}: {error.strerror}. Make room and run this again: it goes on where it was"
-        ) from error
     if pooch.file_hash(part) != archive.sha256:
         part.unlink()
         raise CourseError(

@@ -257,8 +257,7 @@ def _write_shards(
         remove(folder)
         folder.mkdir(parents=True)
         write_json(note, settings)
-    for unfinished in folder.glob("*.part"):
-        shutil.rmtree(unfinished)
+    _clear_unfinished(folder)
     starts = [at for at in range(0, len(manifest), shard) if not shard_path(folder, at).exists()]
     missing = sum(len(manifest[at : at + shard]) for at in starts)
     parts = ((at, manifest[at : at + shard]) for at in starts)
@@ -267,6 +266,16 @@ def _write_shards(
         write = functools.partial(_write_shard, folder.resolve(), compute, library)
         for count in run_each(write, parts, client):
             progress.update(count)
+    _clear_unfinished(folder)  # of workers that were killed
+
+
+def _clear_unfinished(folder: Path) -> None:
+    """Delete what a killed maker left in a folder of shards: shards, and a note, under their temporary names."""
+    for unfinished in folder.glob("*.part"):
+        if unfinished.is_dir():
+            shutil.rmtree(unfinished, ignore_errors=True)
+        else:
+            unfinished.unlink(missing_ok=True)
 
 
 def _complete(folder: Path, rows: int, attributes: dict, shard: int) -> None:

@@ -36,7 +36,7 @@ def main(paths):
         if not (child := os.fork()):
             stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
-            error = run(path)
+            error = run(path).replace("\n", " ")
             os.write(stdout, f"{path}: {error or 'ran through'}\n".encode())
             os._exit(1 if error else 0)
         if os.waitpid(child, 0)[1] and paths:
