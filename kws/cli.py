@@ -160,6 +160,8 @@ def train(
         unknown words to keep out of training
     random_data
         random numbers in place of clips, to try it
+    model
+        a name of kws.zoo.ZOO, such as linear, ds_cnn_s, tc_resnet14
     engine
         fit of Keras, or a loop by hand
     epochs

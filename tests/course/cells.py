@@ -4,6 +4,7 @@ In the current folder, with the environment of the course. Prints a line for eac
 Without arguments the notebooks are read from the standard input, line by line, and none stops it.
 """
 
+import linecache
 import os
 import sys
 import traceback
@@ -18,8 +19,15 @@ def run(path):
     names = {"__name__": "__main__"}
     for number, cell in enumerate(nbformat.read(path, 4).cells):
         if cell.cell_type == "code":
+            where, lines = f"<{path}, cell {number}>", cell.source.splitlines(keepends=True)
+            linecache.cache[where] = (
+                len(cell.source),
+                None,
+                lines,
+                where,
+            )  # TensorFlow reads its functions' source
             try:
-                exec(compile(cell.source, f"{path}, cell {number}", "exec"), names)
+                exec(compile(cell.source, where, "exec"), names)
             except BaseException as error:
                 traceback.print_exc()
                 return f"cell {number}: {type(error).__name__}: {error}"

@@ -16,7 +16,7 @@ from kws.audio import write_wav
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the cells run in forks"),
-    pytest.mark.xdist_group("course"),
+    pytest.mark.full,
 ]
 
 
@@ -81,16 +81,9 @@ SHAPES = {
     muted_takes: "computer lights",
     five_speakers: "computer",
 }
-QUICK = (one_word, an_unreadable_test_clip)
 
 
-@pytest.mark.parametrize(
-    "shape",
-    [
-        pytest.param(shape, marks=[] if shape in QUICK else pytest.mark.full, id=shape.__name__)
-        for shape in SHAPES
-    ],
-)
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
 def test_the_course_on_a_corpus_of_another_shape(shape, tmp_path):
     shape(tmp_path / "corpus")
     notebooks = sorted(path.name for path in ROOT.glob("[0-6]_*.ipynb"))
