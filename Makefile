@@ -5,6 +5,8 @@ PROFILE ?= sample
 SEED ?= 0
 # the others make passes on by itself, if they are set; an export would set them to nothing
 export CORPUS PROFILE SEED
+# without its byte code every kernel compiles TensorFlow anew, for seven seconds
+export PYTHONDONTWRITEBYTECODE :=
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 BIN := .venv/bin
 COMMA := ,
@@ -29,10 +31,11 @@ help:
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
 $(BIN)/.ready: req.txt pyproject.toml
-	test -x $(BIN)/python || $(PYTHON) -m venv .venv
-	-$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
-	$(call INSTALL,--editable .)
-	touch $@
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing into .venv/ ..."
+	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv 2> /dev/null
+	@$(call INSTALL,--editable .)
+	@touch $@
 
 $(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready
 	$(call INSTALL,--editable ".[scale$(COMMA)dev]")

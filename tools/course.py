@@ -42,6 +42,9 @@ from kws.split import corpus_files  # noqa: E402
 VERBOSE = bool(os.environ.get("VERBOSE"))
 SETTINGS = "CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER PI_HOST IMGS LISTEN".split()
 
+# what Python and numba compile once, at the first use of TensorFlow and librosa: on the other core, beside notebook 0
+WARM_UP = "import numpy, librosa, kws.submission, kws.training; librosa.stft(numpy.zeros(16_000))"
+
 # TensorFlow's C++ side prints these to stderr, whatever its log level is; they say nothing about the course
 NOTICES = re.compile(
     r"^(WARNING: All log messages before absl.*|To enable the following .*"
@@ -185,6 +188,10 @@ def main():
     begin, key = time.time(), ""
     try:
         work = work_dir(os.environ.get("CORPUS", "synthetic"), os.environ.get("PROFILE", "sample"))
+        if not (work / "seconds.json").exists():
+            subprocess.Popen(
+                [sys.executable, "-c", WARM_UP], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
         for path in args.notebooks:
             page = work / "notebooks" / path.name
             with exclusive_write(page):
