@@ -80,15 +80,15 @@ def smaller(png):
     return min(png, base64.b64encode(file.getvalue()).decode(), key=len)
 
 
-def tidy(notebook):
-    """Keep of each printed stream what a terminal would show at its end, the last state of a progress bar; shrink pictures."""
+def tidy(notebook, shrink):
+    """Keep of each printed stream what a terminal would show at its end, the last state of a progress bar; `shrink` pictures."""
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = (
                     re.sub(r"[^\n]*\r(?=[^\n])", "", NOTICES.sub("", output.text)).strip("\n") + "\n"
                 )
-            elif "image/png" in output.get("data", {}):
+            elif shrink and "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.get("text", "-").strip()]
@@ -139,7 +139,7 @@ def run(path, target, failed):
                 raise KeyboardInterrupt from error
             raise
         finally:
-            tidy(notebook)
+            tidy(notebook, shrink=path == target)
             page.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(notebook, page)
     if reason:

@@ -53,7 +53,7 @@ NEW_WORDS = "backward forward follow learn visual water music window".split()
 
 SYNTHETIC_SIZES = {  # voices, takes of each word, voices of the test clips, seconds of noise
     "smoke": (20, 1, 3, 20),
-    "sample": (80, 2, 12, 60),
+    "sample": (60, 2, 12, 60),
     "full": (1_080, 2, 120, 90),
 }
 
