@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
+import html
 import io
 import os
 import unicodedata
@@ -197,6 +199,48 @@ def write_wav(path: str | Path, clip: Sequence[float] | np.ndarray, sample_rate:
     content = io.BytesIO()  # soundfile itself would not say that the disk is full
     soundfile.write(content, clip, sample_rate, subtype="PCM_16", format="WAV")
     write_atomically(path, content.getvalue())
+
+
+class Player:
+    """Sounds with their titles, as a notebook shows them: what `listen` returns."""
+
+    def __init__(self, sounds: dict[str, np.ndarray], rate: int, made: bool) -> None:
+        self.sounds, self.rate, self.made = sounds, rate, made
+
+    def __repr__(self) -> str:
+        return "\n".join(f"▶ {title or 'a sound'}: plays when you run this page" for title in self.sounds)
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> tuple[dict, dict]:
+        """Players as HTML, and a text for where none is shown; the metadata names recordings of people."""
+        players = ""
+        for title, sound in self.sounds.items():
+            file = io.BytesIO()
+            soundfile.write(file, np.clip(sound, -1, 1), self.rate, format="WAV", subtype="PCM_16")
+            source = f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
+            players += (
+                f'<figure style="margin:0"><figcaption>{html.escape(title)}</figcaption>'
+                f'<audio controls preload="none" src="{source}"></audio></figure>'
+            )
+        page = f'<div style="display:flex;flex-wrap:wrap;gap:1em">{players}</div>'
+        return {"text/html": page, "text/plain": repr(self)}, {"sound": "made" if self.made else "recording"}
+
+
+def listen(
+    sounds: np.ndarray | dict[str, np.ndarray],
+    title: str = "",
+    rate: int = SAMPLE_RATE,
+    made: bool = False,
+) -> Player:
+    """Players for a notebook: one sound, float [samples] in [-1, 1], with a title, or a dictionary of titles and sounds.
+
+    `made` says that a machine made them: only such players are kept in pages that are committed. Recordings of people
+    play for whoever runs the page (tools/course.py --in-place takes them out).
+    """
+    if not isinstance(sounds, dict):
+        sounds = {title: sounds}
+    return Player(
+        {str(name): np.asarray(sound, "float32").ravel() for name, sound in sounds.items()}, rate, made
+    )
 
 
 def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> np.ndarray:

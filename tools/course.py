@@ -80,15 +80,20 @@ def smaller(png):
     return min(png, base64.b64encode(file.getvalue()).decode(), key=len)
 
 
-def tidy(notebook, shrink):
-    """Keep of each printed stream what a terminal would show at its end, the last state of a progress bar; `shrink` pictures."""
+def tidy(notebook, publish):
+    """Keep of each printed stream what a terminal would show at its end, the last state of a progress bar.
+
+    To `publish` a page, pictures are made smaller, and players of recordings are taken out: no voice of a person is given away.
+    """
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
             if output.output_type == "stream":
                 output.text = (
                     re.sub(r"[^\n]*\r(?=[^\n])", "", NOTICES.sub("", output.text)).strip("\n") + "\n"
                 )
-            elif shrink and "image/png" in output.get("data", {}):
+            elif publish and output.get("metadata", {}).get("sound") == "recording":
+                output.data.pop("text/html", None)
+            elif publish and "image/png" in output.get("data", {}):
                 output.data["image/png"] = smaller(output.data["image/png"])
         if "outputs" in cell:
             cell.outputs = [o for o in cell.outputs if o.get("text", "-").strip()]
@@ -139,7 +144,7 @@ def run(path, target, failed):
                 raise KeyboardInterrupt from error
             raise
         finally:
-            tidy(notebook, shrink=path == target)
+            tidy(notebook, publish=path == target)
             page.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(notebook, page)
     if reason:

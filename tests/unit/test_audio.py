@@ -1,4 +1,8 @@
-"""Clips: which files are, how they are read, checked and written; coloured noise."""
+"""Clips: which files are, how they are read, checked, written and played; coloured noise."""
+
+import base64
+import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,6 +17,7 @@ from kws.audio import (
     coloured_noise,
     files_by_name,
     is_text,
+    listen,
     noise_recordings,
     read_clip,
     read_clips,
@@ -193,3 +198,18 @@ def test_coloured_noise_falls_with_frequency(exponent):
     density = [power[(hertz > low) & (hertz < 1.1 * low)].mean() for low in (100, 5_000)]
     assert np.log10(density[1] / density[0]) / np.log10(50) == pytest.approx(-exponent, abs=0.1)
     assert noise.shape == (2**18,) and np.mean(noise**2) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("rate", [8_000, 16_000])
+def test_a_player_holds_the_sound_and_its_title(rate):
+    sound = np.linspace(-0.9, 0.9, 400, dtype="float32")
+    data, metadata = listen({"<yes>": sound, "again": 2 * sound}, rate=rate, made=True)._repr_mimebundle_()
+    files = re.findall(r"base64,([^\"]+)", data["text/html"])
+    heard, heard_rate = soundfile.read(io.BytesIO(base64.b64decode(files[0])), dtype="float32")
+    assert np.allclose(heard, sound, atol=1e-4) and heard_rate == rate and len(files) == 2
+    assert "&lt;yes&gt;" in data["text/html"] and "plays when you run this page" in data["text/plain"]
+    assert metadata == {"sound": "made"}
+
+
+def test_a_recording_is_not_taken_for_made_sound():
+    assert listen(np.zeros(100), "yes")._repr_mimebundle_()[1] == {"sound": "recording"}
