@@ -67,7 +67,7 @@ from .split import is_out_of_vocabulary, labels_of
 from .zoo import FREEZABLE, ZOO
 
 # %% ../4_full_training.ipynb #cell-009
-EPOCHS = {"smoke": 20, "sample": 15, "full": 120}
+EPOCHS = {"smoke": 20, "sample": 20, "full": 120}
 
 
 def best_of_sample(work):
