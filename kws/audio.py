@@ -30,7 +30,11 @@ SOUND_SUFFIXES = (".wav", ".flac", ".mp3", ".ogg", ".m4a", ".aiff")
 
 
 def to_float(pcm: np.ndarray) -> np.ndarray:
-    """16-bit PCM [...] -> float32 [...] in [-1, 1)."""
+    """16-bit PCM [...] -> float32 [...] in [-1, 1).
+
+    >>> to_float(np.array([-32_768, 0, 16_384], "int16"))
+    array([-1. ,  0. ,  0.5], dtype=float32)
+    """
     return pcm.astype("float32") / FULL_SCALE
 
 

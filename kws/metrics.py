@@ -1,4 +1,4 @@
-"""Scores that say how sure one can be: intervals, calibration, words in a stream, tags."""
+"""Scores that say how sure one can be: intervals, paired tests, calibration, words in a stream, tags."""
 
 from __future__ import annotations
 
@@ -15,7 +15,11 @@ from kws.infra.files import CourseError, check_number
 
 
 def wilson(right: int, n: int) -> tuple[float, float]:
-    """95 % interval of a share of `right` in `n` independent clips. Source: Wilson's, by scipy."""
+    """95 % interval of a share of `right` in `n` independent clips. Source: Wilson's, by scipy.
+
+    >>> [round(end, 3) for end in wilson(90, 100)]
+    [0.826, 0.945]
+    """
     if not 0 <= right <= n or not n:
         raise CourseError(f"{right} right ones of {n} clips: no share can be told of them")
     interval = scipy.stats.binomtest(int(right), int(n)).proportion_ci(method="wilson")
@@ -44,6 +48,65 @@ def score(labels: Sequence[int], predicted: Sequence[int]) -> dict[str, float]:
         "f1": f1,
         "chance": np.bincount(labels).max() / len(labels),
     }
+
+
+def mcnemar(labels: Sequence[int], first: Sequence[int], second: Sequence[int]) -> dict[str, float]:
+    """Two models on the same clips, by their integer predictions [n]: does one get more of them right?
+
+    Only the clips that one of them alone gets right can decide it. If the models were equally good, each of these would go to
+    either with a probability of a half. Returns `only_first`, `only_second` (clips), `difference` of the accuracies, first minus
+    second, and `p`, two-sided. Source: McNemar's exact test.
+
+    >>> mcnemar([0] * 10, [0] * 10, [0] * 4 + [1] * 6)["p"]
+    0.03125
+    """
+    labels, first, second = map(np.asarray, (labels, first, second))
+    if not len(labels) == len(first) == len(second):
+        raise CourseError(
+            f"{len(labels)} labels, {len(first)} and {len(second)} predictions: as many are wanted"
+        )
+    only_first = int(((first == labels) & (second != labels)).sum())
+    only_second = int(((second == labels) & (first != labels)).sum())
+    apart = only_first + only_second
+    return {
+        "only_first": only_first,
+        "only_second": only_second,
+        "difference": (only_first - only_second) / len(labels),
+        "p": float(scipy.stats.binomtest(only_first, apart).pvalue) if apart else 1.0,
+    }
+
+
+def bootstrap_difference(
+    labels: Sequence[int],
+    first: Sequence[int],
+    second: Sequence[int],
+    speakers: Sequence[str] | None = None,
+    times: int = 2_000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % interval of the difference of two accuracies on the same clips, first minus second, by a paired bootstrap.
+
+    Clips are drawn with replacement; with `speakers` [n], whole speakers are, since clips of one are not independent.
+    """
+    labels, first, second = map(np.asarray, (labels, first, second))
+    gains = (first == labels).astype(int) - (second == labels)
+    _, group = np.unique(np.arange(len(labels)) if speakers is None else speakers, return_inverse=True)
+    gain, size = np.bincount(group, gains), np.bincount(group)
+    drawn = np.random.default_rng(seed).integers(0, len(size), (times, len(size)))
+    low, high = np.percentile(gain[drawn].sum(1) / size[drawn].sum(1), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def poisson_interval(count: int, hours: float = 1.0) -> tuple[float, float]:
+    """95 % interval of a rate per hour, of `count` events in `hours`. Source: Garwood's exact interval.
+
+    >>> [round(end, 1) for end in poisson_interval(13, hours=80 / 60)]
+    [5.2, 16.7]
+    """
+    check_number("count", count, 0)
+    check_number("hours", hours, 1e-9)
+    low = scipy.stats.chi2.ppf(0.025, 2 * count) / 2 if count else 0.0
+    return float(low / hours), float(scipy.stats.chi2.ppf(0.975, 2 * count + 2) / 2 / hours)
 
 
 def mean_of_seeds(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
@@ -115,6 +178,9 @@ def streaming_accuracy(
     """How words found fit the true ones, both lists of (milliseconds, word): counts true, matched, correct, wrong, false alarms.
 
     Source: accuracy_utils of TensorFlow's audio tutorial.
+
+    >>> streaming_accuracy([(1_000, "yes"), (5_000, "no")], [(1_500, "yes"), (5_100, "up"), (9_000, "no")])
+    {'true': 2, 'matched': 2, 'correct': 1, 'wrong': 1, 'false alarms': 1}
     """
     left = list(truth)
     counts = {"true": len(truth), "matched": 0, "correct": 0, "wrong": 0, "false alarms": 0}
@@ -151,6 +217,9 @@ def lwlrap(truth: np.ndarray, scores: np.ndarray) -> tuple[float, np.ndarray]:
     """Label-weighted label-ranking average precision, of all [a number] and of each class [classes; NaN without clips].
 
     Source: the metric of DCASE 2019 task 2.
+
+    >>> round(float(lwlrap([[1, 0, 0], [0, 1, 1]], [[0.9, 0.5, 0.1], [0.8, 0.9, 0.1]])[0]), 3)
+    0.889
     """
     table = label_precisions(truth, scores)
     of_class = table.groupby("label").precision.mean().reindex(range(np.shape(truth)[1]))

@@ -159,7 +159,11 @@ def read_json(path: str | Path) -> dict:
 
 
 def describe_differences(found: dict, wanted: dict) -> str:
-    """What differs between two dicts, in words: empty where nothing does."""
+    """What differs between two dicts, in words: empty where nothing does.
+
+    >>> describe_differences({"epochs": 2, "seed": 0}, {"epochs": 3, "seed": 0})
+    'epochs is 2, wanted 3'
+    """
     keys = [key for key in found | wanted if found.get(key) != wanted.get(key)]
     return ", ".join(f"{key} is {found.get(key)}, wanted {wanted.get(key)}" for key in keys)
 

@@ -4,8 +4,10 @@ In the current folder, with the environment of the course. Prints a line for eac
 Without arguments the notebooks are read from the standard input, line by line, and none stops it.
 """
 
+import contextlib
 import linecache
 import os
+import signal
 import sys
 import traceback
 
@@ -42,12 +44,16 @@ def main(paths):
     for path in paths or map(str.strip, sys.stdin):
         sys.stdout.flush()
         if not (child := os.fork()):
+            os.setpgid(0, 0)
             stdout, nowhere = os.dup(1), os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, 1)
             error = run(path).replace("\n", " ")
             os.write(stdout, f"{path}: {error or 'ran through'}\n".encode())
             os._exit(1 if error else 0)
-        if os.waitpid(child, 0)[1] and paths:
+        status = os.waitpid(child, 0)[1]
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)  # its worker processes hold the pipes of this one
+        if status and paths:
             sys.exit(1)
 
 

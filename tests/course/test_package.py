@@ -1,6 +1,8 @@
 """The package as others install it: the wheel, its command, its names, its docstrings."""
 
 import ast
+import doctest
+import importlib
 import os
 import shutil
 import subprocess
@@ -118,6 +120,11 @@ def test_names_at_the_top_are_imported_when_they_are_used():
     import kws
 
     assert all(getattr(kws, name) is not None for name in kws.__all__)
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_examples_in_docstrings(module):
+    assert not doctest.testmod(importlib.import_module(module)).failed
 
 
 def public_functions():

@@ -1,4 +1,4 @@
-"""Scores: intervals, means of seeds, calibration, words in a stream, several labels."""
+"""Scores: intervals, paired tests, means of seeds, calibration, words in a stream, several labels."""
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,15 @@ from sklearn.metrics import label_ranking_average_precision_score, precision_sco
 from kws.infra.files import CourseError
 from kws.metrics import (
     apply_temperature,
+    bootstrap_difference,
     calibration_error,
     expected_accuracy,
     fit_temperature,
     label_precisions,
     lwlrap,
+    mcnemar,
     mean_of_seeds,
+    poisson_interval,
     reliability,
     score,
     streaming_accuracy,
@@ -120,3 +123,35 @@ def test_lwlrap_is_scikit_learns(levels):
             above = scores[clip] >= scores[clip, label]
             precisions.append(truth[clip][above].mean())
         assert own[label] == pytest.approx(np.mean(precisions))
+
+
+def test_paired_models_are_compared_on_the_clips_that_one_of_them_alone_gets_right():
+    labels = np.zeros(698, int)
+    first, second = labels.copy(), labels.copy()
+    first[:18], second[18:24], first[30:60], second[30:60] = 1, 1, 1, 1  # and thirty that both get wrong
+    found = mcnemar(labels, second, first)
+    assert (found["only_first"], found["only_second"]) == (18, 6)
+    assert found["difference"] == pytest.approx(12 / 698) and found["p"] == pytest.approx(0.0227, abs=1e-4)
+    assert mcnemar(labels, first, second)["p"] == found["p"] and mcnemar(labels, first, first)["p"] == 1
+    with pytest.raises(CourseError, match="2 labels, 2 and 1 predictions"):
+        mcnemar([0, 1], [0, 1], [0])
+
+
+def test_bootstrap_of_a_difference_is_wider_where_speakers_differ():
+    rng = np.random.default_rng(0)
+    labels, speakers = np.zeros(1_000, int), np.repeat(np.arange(20), 50)
+    worse = rng.random(1_000) < 0.3
+    low, high = bootstrap_difference(labels, labels, worse.astype(int))
+    assert low < worse.mean() < high and high - low == pytest.approx(4 * (0.3 * 0.7 / 1_000) ** 0.5, rel=0.1)
+    by_speaker = (speakers % 4 == 0).astype(int)  # a quarter of the speakers is never understood
+    clips = bootstrap_difference(labels, labels, by_speaker)
+    people = bootstrap_difference(labels, labels, by_speaker, speakers)
+    assert people[1] - people[0] > 4 * (clips[1] - clips[0])
+
+
+def test_interval_of_a_rate():
+    assert poisson_interval(16, 40 / 60) == pytest.approx((13.7, 39.0), abs=0.1)
+    assert poisson_interval(0) == pytest.approx((0, 3.689), abs=0.001)  # the rule of three, two-sided
+    for count, hours in ((-1, 1), (1, 0)):
+        with pytest.raises(CourseError):
+            poisson_interval(count, hours)
