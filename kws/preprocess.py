@@ -327,11 +327,11 @@ def speed_perturb(pcm, seed, max_change=0.15):
     return tf.reshape(played, [-1, CLIP_SAMPLES])
 
 # %% ../2_preprocess_augment.ipynb #cell-085
-def read_noise(folder):
-    """All training noise of a corpus in one row: float32 [samples]."""
+def read_noise(folder, split="train"):
+    """All noise that a split of a corpus may use, in one row: float32 [samples]."""
     stretches = noise_stretches(folder)
-    train = stretches[stretches.split == "train"]
-    pieces = zip(train.path, train.start, train.stop)
+    own = stretches[stretches.split == split]
+    pieces = zip(own.path, own.start, own.stop)
     return np.concatenate([read_clip(p, s) for p, a, b in pieces for s in range(a, b, CLIP_SAMPLES)])
 
 
