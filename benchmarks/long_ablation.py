@@ -1,15 +1,15 @@
 """What each part of the recipe is worth in a long training: dozens of TC-ResNet14 side by side on one GPU.
 
-A port of the course's training to PyTorch: the same clips, front end, augmentations, network, optimiser and schedule (kws/preprocess.py,
-kws/models.py, kws/training.py), for K networks at once, each with settings of its own. Its front end is held against the stored features
-of the course before it starts.
+A port of the course's training to PyTorch: the same clips, front end, augmentations, network, optimiser and schedule
+(kws/preprocess.py, kws/models.py, kws/training.py), for K networks at once, each with settings of its own. Its front end is
+held against stored features of the course before it starts; its network gives Keras's logits to 1e-5 with the same weights.
 
-    python benchmarks/long_ablation.py FOLDER OUT SECONDS [--runs 120,60,240,12]
+    python benchmarks/long_ablation.py FOLDER OUT SECONDS [--runs 120,60,12]
 
-FOLDER holds clips.npy (int16), noise.npy and meta.npz (labels, splits, words, mel filters, statistics); OUT gets a JSON and the
-probabilities for each group of runs. The network gives Keras's logits to 1e-5 with the same weights. Its results are in
-results/speech_commands_16k/long_ablation.csv: validation and test are spoken clips of validation_list.txt and testing_list.txt after the
-last epoch, only_this and only_recipe the validation clips that one of the two alone gets right (for McNemar's test).
+FOLDER holds clips.npy (int16), noise.npy and meta.npz (labels, splits, words, mel filters, statistics); OUT gets a JSON and
+the probabilities for each group of runs. Its results are in results/speech_commands_16k/long_ablation.csv: validation and
+test are spoken clips of validation_list.txt and testing_list.txt after the last epoch, only_this and only_recipe the
+validation clips that one of the two alone gets right (for McNemar's test).
 """
 
 import argparse
@@ -395,11 +395,11 @@ def main():
                 )
         for name in GROUPS[epochs]:
             some = [row for row in rows if row["variant"] == name]
-            print(
-                f"{epochs:4} {name:28} val {100 * np.mean([r['val_last'] for r in some]):.2f} best {100 * np.mean([r['val_best'] for r in some]):.2f} "
-                f"test {100 * np.mean([r['test_last'] for r in some]):.2f} spread {100 * np.ptp([r['val_last'] for r in some]):.2f}",
-                flush=True,
-            )
+            means = {
+                key: 100 * np.mean([row[key] for row in some])
+                for key in ("val_last", "val_best", "test_last")
+            }
+            print(f"{epochs:4} {name:28}", {key: round(mean, 2) for key, mean in means.items()}, flush=True)
 
 
 if __name__ == "__main__":
