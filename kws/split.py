@@ -17,14 +17,13 @@ import pandas as pd
 
 from .audio import CLIP_SAMPLES, NOISE_WORD, SAMPLE_RATE, same_name
 from .infra.files import CourseError
-from kws.infra.manifest import (
-    Place,  # noqa: F401 (later notebooks import it from here)
+from kws.infra.manifest import (  # noqa: F401
+    Place,
     check_clips,
     check_names,
     check_split,
     check_stretches,
     checked_recordings,
-    export_folders,
     keep_manifest,
     labels_of,
     manifest_hash,

@@ -12,14 +12,13 @@ import soundfile
 from kws.audio import CLIP_SAMPLES, coloured_noise, read_clip, write_wav
 from kws.infra.corpora import get_corpus
 from kws.infra.files import CourseError
-from kws.infra.manifest import corpus_files, list_files
+from kws.infra.manifest import corpus_files, export_folders, list_files
 from kws.infra.synthetic import load_espeak, make_voices, utter
 from kws.split import (
     LABELS,
     SAMPLE_SIZES,
     Place,
     draw_sample,
-    export_folders,
     is_out_of_vocabulary,
     label_list,
     labels_of,
