@@ -160,7 +160,7 @@ def silence_clips(stretches, count, seed=0):
     """Rows of label silence: about `count` random seconds for train, every whole second for val and test."""
     rng = np.random.default_rng(seed)
     rows = []
-    share = -(-count // (stretches.split == "train").sum())
+    share = int(np.ceil(count / (stretches.split == "train").sum()))
     for path, split, start, stop in stretches.itertuples(index=False):
         if split == "train":
             starts = rng.integers(start, stop - CLIP_SAMPLES, share, endpoint=True)
