@@ -37,7 +37,7 @@ from kws.infra.files import (  # noqa: E402
     read_text,
     write_json,
 )
-from kws.split import corpus_files  # noqa: E402
+from kws.infra.manifest import corpus_files  # noqa: E402
 
 VERBOSE = bool(os.environ.get("VERBOSE"))
 SETTINGS = "CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER PI_HOST IMGS LISTEN".split()
