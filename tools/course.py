@@ -178,6 +178,7 @@ def files_in(work):
 def note_time(work, name, seconds):
     """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
     path = work / "seconds.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, dict(sorted(({name: seconds} | read_json(path)).items())))
 
 
