@@ -10,7 +10,9 @@ from conftest import ROOT
 from course.running import NOTEBOOKS, copy_course, smoke
 
 BESIDE = sorted(
-    path.relative_to(ROOT).as_posix() for name in ("solutions", "extras") for path in ROOT.glob(f"{name}/*.ipynb")
+    path.relative_to(ROOT).as_posix()
+    for name in ("solutions", "extras")
+    for path in ROOT.glob(f"{name}/*.ipynb")
 )
 
 
@@ -19,7 +21,12 @@ BESIDE = sorted(
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the cells run in forks")
 def test_solutions_and_extras_run_after_the_course(tmp_path):
     course = copy_course(tmp_path / "course")
-    program = [sys.executable, Path(__file__).with_name("cells.py"), *[path.name for path in NOTEBOOKS], *BESIDE]
+    program = [
+        sys.executable,
+        Path(__file__).with_name("cells.py"),
+        *[path.name for path in NOTEBOOKS],
+        *BESIDE,
+    ]
     environment = smoke(PYTHONPATH=str(course))
     done = subprocess.run(program, cwd=course, env=environment, capture_output=True, text=True, timeout=1_400)
     assert done.returncode == 0, done.stdout[-1_000:] + done.stderr[-3_000:]
