@@ -95,31 +95,30 @@ def recurrent(kind, classes=12, shape=FEATURE_SHAPE, units=64):
 # %% ../3_sample_experiments.ipynb #cell-028
 def separable(x, width, stride):
     """Depthwise-separable convolution of length 3, batch normalisation, ReLU6; stride 1 without padding."""
-    x = layers.DepthwiseConv1D(3, strides=stride, padding="same" if stride > 1 else "valid", use_bias=False)(
-        x
-    )
+    padding = "same" if stride > 1 else "valid"
+    x = layers.DepthwiseConv1D(3, strides=stride, padding=padding, use_bias=False)(x)
     x = layers.BatchNormalization(momentum=MOMENTUM)(layers.Conv1D(width, 1, use_bias=False)(x))
     return layers.ReLU(6.0)(x)
 
 
-def see_dscnn(widths, classes=12, attention=True):
-    """Depthwise-separable network on PCM [16,000, 1] of the contest's winners: `widths` of its stages.
-
-    Source: github.com/see--/speech_recognition, experiments 195 (attention) and 106.
-    """
-    pcm = keras.Input((CLIP_SAMPLES, 1))
-    hops = layers.Reshape((800, 20))(pcm)
-    x = layers.Concatenate()([hops, layers.ZeroPadding1D((0, 1))(hops[:, 1:])])
-    x = layers.Conv1D(widths[0], 3, strides=2, padding="same", use_bias=False)(x)
+def see_stages(pcm, widths):
+    """PCM [16,000, 1] -> [9 steps, widths[-1]]: slices of 40 samples, a convolution, separable ones of these widths."""
+    hops = layers.Reshape((801, 20))(layers.ZeroPadding1D(10)(pcm))
+    x = layers.Concatenate()([hops[:, :-1], hops[:, 1:]])
+    x = layers.Conv1D(widths[0], 3, strides=2, use_bias=False)(x)
     x = layers.ReLU(6.0)(layers.BatchNormalization(momentum=MOMENTUM)(x))
-    x = separable(x, widths[0], 1)
-    for width in widths[1:]:
+    x = separable(x, widths[1], 1)
+    for width in widths[2:]:
         x = separable(separable(x, width, 2), width, 1)
-    weighed = x
-    if attention:
-        steps = x.shape[1]
-        weights = layers.Dense(steps, activation="softmax")(layers.Dropout(0.4)(layers.Flatten()(x)))
-        weighed = layers.Multiply()([x, layers.Reshape((steps, 1))(weights)])
+    return x
+
+
+def see_dscnn(widths=(128, 128, 192, 256, 320, 384, 512), classes=12):
+    """Experiment 195 of the contest's winners on PCM [16,000, 1]. Source: github.com/see--/speech_recognition, commit ad2af0d."""
+    pcm = keras.Input((CLIP_SAMPLES, 1))
+    x = see_stages(pcm, widths)
+    weights = layers.Dense(x.shape[1], activation="softmax")(layers.Dropout(0.4)(layers.Flatten()(x)))
+    weighed = layers.Multiply()([x, layers.Reshape((-1, 1))(weights)])
     x = layers.Concatenate()([layers.GlobalMaxPooling1D()(weighed), layers.GlobalAveragePooling1D()(x)])
     return keras.Model(pcm, layers.Dense(classes, use_bias=False)(layers.Dropout(0.4)(x)), name="see_dscnn")
 
@@ -159,23 +158,23 @@ def tc_resnet(widths, first, classes=12, shape=FEATURE_SHAPE, dropout=0.2):
 
 
 def matchboxnet(classes=12, shape=FEATURE_SHAPE, width=64):
-    """MatchboxNet 3x1x64 (arXiv:2004.08531): separable convolutions of length 11 to 29 along time, residual blocks."""
+    """MatchboxNet 3x1x64 (arXiv:2004.08531): separable convolutions of length 11 to 29 along time, residual blocks.
 
-    def sub_block(x, width, length, stride=1, dilation=1):
-        x = layers.DepthwiseConv1D(
-            length, strides=stride, dilation_rate=dilation, padding="same", use_bias=False
-        )(x)
+    The published network reads 64 MFCCs in 128 frames, `shape` (128, 64); here it gets the course's 40 log-mel bins.
+    """
+
+    def convolve(x, width, length=1, dilation=1):
+        if length > 1:
+            x = layers.DepthwiseConv1D(length, dilation_rate=dilation, padding="same", use_bias=False)(x)
         return layers.BatchNormalization(momentum=MOMENTUM)(layers.Conv1D(width, 1, use_bias=False)(x))
 
     mel = keras.Input(shape)
-    x = layers.ReLU()(sub_block(mel, 2 * width, 11, stride=2))
+    x = layers.ReLU()(convolve(mel, 2 * width, 11))
     for length in (13, 15, 17):
-        shortcut = layers.BatchNormalization(momentum=MOMENTUM)(layers.Conv1D(width, 1, use_bias=False)(x))
-        x = layers.ReLU()(layers.Add()([sub_block(x, width, length), shortcut]))
-        x = layers.Dropout(0.1)(x)
-    x = layers.ReLU()(sub_block(x, 2 * width, 29, dilation=2))
-    x = norm_relu(layers.Conv1D(2 * width, 1, use_bias=False)(x))
-    return keras.Model(mel, layers.GlobalAveragePooling1D()(layers.Conv1D(classes, 1)(x)), name="matchboxnet")
+        x = layers.ReLU()(layers.Add()([convolve(x, width, length), convolve(x, width)]))
+    x = layers.ReLU()(convolve(x, 2 * width, 29, dilation=2))
+    x = layers.GlobalAveragePooling1D()(layers.ReLU()(convolve(x, 2 * width)))
+    return keras.Model(mel, layers.Dense(classes)(x), name="matchboxnet")
 
 # %% ../3_sample_experiments.ipynb #cell-035
 @keras.saving.register_keras_serializable("kws")
@@ -217,19 +216,19 @@ def broadcast_block(x, width, dilation, stride=1):
     return layers.ReLU()(x + y if changes else x + y + shortcut)
 
 
-def bc_resnet(scale, classes=12):
-    """BC-ResNet-`scale` (arXiv:2106.04140) on the log-mel spectrogram."""
-    mel = keras.Input(FEATURE_SHAPE)
+def bc_resnet(scale, classes=12, shape=FEATURE_SHAPE):
+    """BC-ResNet-`scale` (arXiv:2106.04140) on the log-mel spectrogram [frames, 40]."""
+    mel = keras.Input(shape)
     first, *widths, last = (n * scale for n in (16, 8, 12, 16, 20, 32))
-    x = layers.Reshape((*FEATURE_SHAPE, 1))(mel)
+    x = layers.Reshape((*shape, 1))(mel)
     x = norm_relu(layers.Conv2D(first, 5, strides=(1, 2), padding="same", use_bias=False)(x))
     for width, count, stride, dilation in zip(widths, (2, 2, 4, 4), (1, 2, 2, 1), (1, 2, 4, 8)):
         for block in range(count):
             x = broadcast_block(x, width, dilation, stride if block == 0 else 1)
-    x = layers.DepthwiseConv2D(5, use_bias=False)(x)
+    x = layers.DepthwiseConv2D(5, use_bias=False)(layers.ZeroPadding2D((2, 0))(x))
     x = norm_relu(layers.Conv2D(last, 1, use_bias=False)(x))
-    x = layers.Conv2D(classes, 1, use_bias=False)(layers.GlobalAveragePooling2D(keepdims=True)(x))
-    return keras.Model(mel, layers.Flatten()(x), name=f"bc_resnet{scale}")
+    x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
+    return keras.Model(mel, x, name=f"bc_resnet{scale}")
 
 # %% ../3_sample_experiments.ipynb #cell-041
 def macs(model):

@@ -20,6 +20,7 @@ from kws.models import (
     norm_relu,
     recurrent,
     see_dscnn,
+    see_stages,
     tc_resnet,
 )
 from kws.preprocess import FFT_BANDS, FRAMES, TEMPO_LAGS
@@ -152,8 +153,8 @@ class ClassToken(layers.Layer):
     """Put a learned token before the frames and add learned positions: [n, frames, width] -> [n, frames + 1, width]."""
 
     def build(self, shape):
-        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
         small = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer=small, name="token")
         self.position = self.add_weight(
             shape=(1, shape[1] + 1, shape[-1]), initializer=small, name="position"
         )
@@ -163,16 +164,43 @@ class ClassToken(layers.Layer):
         return keras.ops.concatenate([token, x], axis=1) + self.position
 
 
+@keras.saving.register_keras_serializable("kws")
+class Bias(layers.Layer):
+    """Add a learned vector: [..., width]. Keras's attention has a bias in all of its four products or in none."""
+
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return x + self.bias
+
+
 def kwt(classes: int = 12, width: int = 64, heads: int = 1, depth: int = 12) -> keras.Model:
-    """Keyword transformer KWT-1 (arXiv:2104.00769): frames as tokens, normalisation after each layer."""
+    """Keyword transformer KWT-1 (arXiv:2104.00769): frames as tokens, normalisation after each layer.
+
+    The published network reads 40 MFCCs; here it gets the course's 40 log-mel bins.
+    """
     mel = keras.Input(FEATURE_SHAPE)
     x = ClassToken()(layers.Dense(width)(mel))
     for _ in range(depth):
-        attended = layers.MultiHeadAttention(heads, width // heads, use_bias=False)(x, x)
-        x = layers.LayerNormalization(epsilon=1e-5)(x + attended)
+        attended = Bias()(layers.MultiHeadAttention(heads, width // heads, use_bias=False)(x, x))
+        x = layers.LayerNormalization(epsilon=1e-6)(x + attended)
         wide = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(x))
-        x = layers.LayerNormalization(epsilon=1e-5)(x + wide)
+        x = layers.LayerNormalization(epsilon=1e-6)(x + wide)
     return keras.Model(mel, layers.Dense(classes)(x[:, 0]), name="kwt1")
+
+
+def winner_106(classes: int = 32) -> keras.Model:
+    """Experiment 106 of the contest's winners on PCM [16,000, 1]: a class for each word, attention, one average.
+
+    Source: github.com/see--/speech_recognition, commit 6892d80.
+    """
+    pcm = keras.Input((CLIP_SAMPLES, 1))
+    x = see_stages(pcm, (64, 128, 192, 256, 320, 384, 448))
+    weights = layers.Dense(x.shape[1], activation="softmax", use_bias=False)(layers.Flatten()(x))
+    weighed = layers.Multiply()([x, layers.Reshape((-1, 1))(weights)])
+    x = layers.Dropout(0.4)(layers.GlobalAveragePooling1D()(weighed))
+    return keras.Model(pcm, layers.Dense(classes, use_bias=False)(x), name="winner_106")
 
 
 class ZooModel(NamedTuple):
@@ -190,7 +218,9 @@ ZOO = {
     "linear": ZooModel("log_mel", linear),
     "mlp": ZooModel("log_mel", mlp),
     "dnn": ZooModel("log_mel", dnn),
+    "cnn_1d": ZooModel("log_mel", cnn_1d),
     "cnn_1d_mfcc": ZooModel("mfcc", cnn_1d),
+    "cnn_1d_delta": ZooModel("mfcc_delta", lambda classes=12: cnn_1d(classes, (FRAMES, 39))),
     "cnn_1d_fft": ZooModel("fft", lambda classes=12: cnn_1d(classes, (FFT_BANDS,))),
     "cnn_1d_pcm": ZooModel("pcm", cnn_1d_pcm),
     "cnn_2d_mfcc": ZooModel("mfcc", cnn_2d),
@@ -216,10 +246,8 @@ ZOO = {
     "ds_cnn_l": ZooModel("mfcc", lambda classes=12: ds_cnn(276, 5, ((2, 1), 2), classes)),
     "kwt1": ZooModel("log_mel", kwt),
     "mobilenet": ZooModel("log_mel", mobilenet),
-    "winner_195": ZooModel("pcm", lambda classes=12: see_dscnn((128, 192, 256, 320, 384, 512), classes)),
-    "winner_106": ZooModel(
-        "pcm", lambda classes=32: see_dscnn((64, 128, 192, 256, 320, 384, 448), classes, False), words=True
-    ),
+    "winner_195": ZooModel("pcm", lambda classes=12: see_dscnn(classes=classes)),
+    "winner_106": ZooModel("pcm", winner_106, words=True),
     "wavception": ZooModel("pcm", wavception),
 }
 NOT_FREEZABLE = ("cnn_1d_fft", "cnn_2d_tempogram", "rnn", "gru", "lstm", "kwt1", "mobilenet", "wavception")
