@@ -327,11 +327,14 @@ FREEZABLE = tuple(name for name in ZOO if name not in NOT_FREEZABLE)
 
 
 class Published(NamedTuple):
-    """What was printed of a network: parameters and multiplications, as they stand there, and how they were counted."""
+    """What was printed of a network: parameters and multiplications, as they stand there, and how its authors counted."""
 
     parameters: str
     multiplications: str = ""
-    counted: str = "all"
+    counted: str = (
+        "all"  # parameters: all, trained, or without one of the four numbers of a normalised channel
+    )
+    norm: int = 0  # multiplications of a normalised value
     build: Callable[[], keras.Model] | None = (
         None  # with the input and the classes of its authors, where they differ
     )
@@ -339,32 +342,15 @@ class Published(NamedTuple):
 
 PUBLISHED = {
     "conv": Published("926,860", "201 M"),
-    "ds_cnn_s": Published("24 k", "2.7 M", "without one of four numbers of each normalised channel"),
-    "ds_cnn_m": Published("138 k", "9.8 M", "without one of four numbers of each normalised channel"),
-    "ds_cnn_l": Published("417 k", "28 M", "without one of four numbers of each normalised channel"),
+    "ds_cnn_s": Published("24 k", "2.7 M", "three of four"),
+    "ds_cnn_m": Published("138 k", "9.8 M", "three of four"),
+    "ds_cnn_l": Published("417 k", "28 M", "three of four"),
     "tc_resnet8": Published("66 k", "1.5 M"),
     "tc_resnet14": Published("305 k", "6.7 M"),
-    "matchboxnet": Published(
-        "77 k", "9.3 M", "trained ones; 30 words, 128 frames of 64", lambda: matchboxnet(30, (128, 64))
-    ),
-    "bc_resnet1": Published(
-        "9.2 k",
-        "3.1 M",
-        "trained ones; 101 frames, normalisation multiplies",
-        lambda: bc_resnet(1, 12, (101, 40)),
-    ),
-    "bc_resnet2": Published(
-        "27.3 k",
-        "8.5 M",
-        "trained ones; 101 frames, normalisation multiplies",
-        lambda: bc_resnet(2, 12, (101, 40)),
-    ),
-    "bc_resnet3": Published(
-        "54.2 k",
-        "16.2 M",
-        "trained ones; 101 frames, normalisation multiplies",
-        lambda: bc_resnet(3, 12, (101, 40)),
-    ),
+    "matchboxnet": Published("77 k", "9.3 M", "trained", 1, lambda: matchboxnet(30, (128, 64))),
+    "bc_resnet1": Published("9.2 k", "3.1 M", "trained", 2, lambda: bc_resnet(1, shape=(101, 40))),
+    "bc_resnet2": Published("27.3 k", "8.5 M", "trained", 2, lambda: bc_resnet(2, shape=(101, 40))),
+    "bc_resnet3": Published("54.2 k", "16.2 M", "trained", 2, lambda: bc_resnet(3, shape=(101, 40))),
     "kwt1": Published("607 k"),
     "winner_195": Published("1,198,601", "56.2 M"),
     "winner_106": Published("1,092,416"),
@@ -373,26 +359,20 @@ PUBLISHED = {
 
 def published_sizes() -> pd.DataFrame:
     """The sizes in PUBLISHED beside those of the networks here, counted in the same way, on the input of their authors."""
-    table = {}
+    table, norms = {}, (layers.BatchNormalization, SubSpectralNorm)
     for name, printed in PUBLISHED.items():
         network = (printed.build or ZOO[name].build)()
-        norms = [
-            layer
-            for layer in network.layers
-            if isinstance(layer, (layers.BatchNormalization, SubSpectralNorm))
-        ]
-        parameters, multiplications = network.count_params(), macs(network)
-        if "trained" in printed.counted:
-            parameters = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
-        if "four numbers" in printed.counted:
-            parameters -= sum(norm.output.shape[-1] for norm in norms)
-        if "normalisation multiplies" in printed.counted:
-            multiplications += 2 * sum(int(np.prod(norm.output.shape[1:])) for norm in norms)
+        normalised = [layer.output.shape[1:] for layer in network.layers if isinstance(layer, norms)]
+        parameters = {
+            "all": network.count_params(),
+            "trained": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+            "three of four": network.count_params() - sum(shape[-1] for shape in normalised),
+        }
         table[name] = {
             "published": printed.parameters,
-            "ours": parameters,
-            "published MACs": printed.multiplications,
-            "our MACs": multiplications,
+            "here": parameters[printed.counted],
             "counted": printed.counted,
+            "published MACs": printed.multiplications,
+            "MACs here": macs(network) + printed.norm * sum(int(np.prod(shape)) for shape in normalised),
         }
     return pd.DataFrame(table).T
