@@ -150,7 +150,7 @@ def test_names_of_the_zoo():
 RESULTS = ROOT / "benchmarks/results/speech_commands_16k/experiments.csv"
 
 
-NOT_MEASURED = ()  # models that were changed since they were measured
+NOT_MEASURED = ("bc_resnet2", "bc_resnet3", "kwt1")  # models that were changed since they were measured
 
 
 def test_committed_results_are_of_this_zoo():
