@@ -73,11 +73,12 @@ def test_long_experiments(tmp_path):
     rows[rows.model == "linear"].to_csv(work / "experiments.csv", index=False)
     ready = run_course(course, "4", tool="checkpoint.py")
     assert ready.returncode == 0 and ready.stdout.endswith("Notebook 4 can begin.\n"), said(ready)
-    done = run_course(course, "4_full_training.ipynb", EXPERIMENTS="more")
+    notebooks = "4_full_training.ipynb", "extras/tricks_and_labels.ipynb"
+    done = run_course(course, *notebooks, EXPERIMENTS="more")
     assert done.returncode == 0, said(done)
     tried = pd.read_csv(work / "training_experiments.csv")
     assert set(tried.experiment) == {
-        "recipe", "twice", "engines", "wrong labels", "balance", "tricks", "pseudo labels", "warm start", "distillation",
+        "recipe", "twice", "wrong labels", "balance", "tricks", "pseudo labels", "warm start", "distillation",
     }  # fmt: skip
     results = json.loads((work / "results.json").read_text())
     assert 0 <= results["board_estimate"]["all of them new"] <= 1
