@@ -123,7 +123,7 @@ def evaluate(model, place, split, splits=("train",)):
     }
     return pd.DataFrame(table).T, labels, probabilities
 
-# %% ../4_full_training.ipynb #cell-066
+# %% ../4_full_training.ipynb #cell-067
 def confusion_figure(labels, predicted, names):
     """Figure of a confusion matrix: counts, coloured by their share of the row."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
@@ -145,7 +145,7 @@ def confusion_figure(labels, predicted, names):
     )
     return fig
 
-# %% ../4_full_training.ipynb #cell-090
+# %% ../4_full_training.ipynb #cell-091
 def final_model(work, name=None):
     """Path of the model to freeze and send: that of a given name, or `best.keras`, or the one that `best_of_sample` chose."""
     best = Path(work) / "best.keras"
