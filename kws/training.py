@@ -96,7 +96,7 @@ def training_step(network, replicas=1):
 # %% ../4_full_training.ipynb #cell-042
 EPOCHS = {"smoke": 20, "sample": 20, "full": 120}
 
-# %% ../4_full_training.ipynb #cell-055
+# %% ../4_full_training.ipynb #cell-054
 def predict_rows(model, store, rows, batch_size=256):
     """Probabilities [rows, labels] of some rows (numbers) of the pcm store."""
     starts = range(0, len(rows), batch_size)
@@ -104,7 +104,7 @@ def predict_rows(model, store, rows, batch_size=256):
         [model.predict_on_batch(to_float(store[rows[at : at + batch_size]])) for at in starts]
     )
 
-# %% ../4_full_training.ipynb #cell-058
+# %% ../4_full_training.ipynb #cell-057
 def evaluate(model, place, split, splits=("train",)):
     """Scores of one split, and its true label numbers and the probabilities [rows, labels].
 
@@ -123,7 +123,7 @@ def evaluate(model, place, split, splits=("train",)):
     }
     return pd.DataFrame(table).T, labels, probabilities
 
-# %% ../4_full_training.ipynb #cell-067
+# %% ../4_full_training.ipynb #cell-066
 def confusion_figure(labels, predicted, names):
     """Figure of a confusion matrix: counts, coloured by their share of the row."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
@@ -145,7 +145,7 @@ def confusion_figure(labels, predicted, names):
     )
     return fig
 
-# %% ../4_full_training.ipynb #cell-091
+# %% ../4_full_training.ipynb #cell-090
 def final_model(work, name=None):
     """Path of the model to freeze and send: that of a given name, or `best.keras`, or the one that `best_of_sample` chose."""
     best = Path(work) / "best.keras"
