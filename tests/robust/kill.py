@@ -36,8 +36,9 @@ import pandas as pd
 
 from kws.infra import experiments
 from kws.infra.corpora import Archive, fetch_archive
+from kws.infra.manifest import export_folders
 from kws.infra.synthetic import SPOKEN_WORDS, make_synthetic, make_tags
-from kws.split import Place, export_folders, make_manifest, read_manifest
+from kws.split import Place, make_manifest, read_manifest
 
 
 def tree(folder):
