@@ -10,6 +10,7 @@ import scipy.special
 from kws.audio import CLIP_SAMPLES
 from kws.inference import predict_clips
 from kws.inference import test_clips as clips_to_predict
+from kws.infra.contest import words_to_labels
 from kws.infra.files import CourseError
 from kws.split import LABELS
 from kws.submission import (
@@ -20,7 +21,6 @@ from kws.submission import (
     score_submission,
     send_submission,
     tta,
-    words_to_labels,
     write_submission,
 )
 
