@@ -21,7 +21,7 @@ from . import pi
 from .audio import CLIP_SAMPLES, read_clip, to_float
 from .infra.backend import keras
 from .infra.files import CourseError
-from .infra.graphs import for_tf14, front_end_tensors, load_graph, tensor_ranges, without_unused
+from .infra.graphs import for_tf14, front_end_tensors, load_graph, without_unused
 from .infra.host import bench_on
 from .metrics import poisson_interval, streaming_accuracy
 from .pi import sliding_windows
@@ -36,7 +36,7 @@ def folded_weights(layer, norm):
     channels = (len(scale), 1) if "Depthwise" in type(layer).__name__ else (len(scale),)
     return [kernel * scale.reshape(channels), (sum(bias) - mean) * scale + np.asarray(norm.beta)]
 
-
+# %% ../5_freeze_and_pi.ipynb #cell-017
 def norms_to_fold(network):
     """{name of a convolution or dense layer: the batch normalisation that alone uses its output}."""
     norms, kinds = {}, ("Conv1D", "Conv2D", "DepthwiseConv1D", "DepthwiseConv2D", "Dense")
@@ -51,6 +51,8 @@ def norms_to_fold(network):
 def fold_batch_norm(network):
     """A copy of a network; batch normalisations right after a convolution or dense layer have become part of its weights."""
     norms = norms_to_fold(network)
+    if not norms:
+        return network
     gone = {norm.name for norm in norms.values()}
 
     def copy(layer):
@@ -68,14 +70,14 @@ def fold_batch_norm(network):
             folded.get_layer(layer.name).set_weights(layer.get_weights())
     return folded
 
-# %% ../5_freeze_and_pi.ipynb #cell-018
+# %% ../5_freeze_and_pi.ipynb #cell-020
 def freeze(model):
     """A Keras model as a function of one clip, float32 [1, 16,000] -> [1, 12], with its weights as constants."""
     one_clip = tf.TensorSpec([1, CLIP_SAMPLES], tf.float32, name="pcm")
     function = tf.function(lambda pcm: model(pcm, training=False)).get_concrete_function(one_clip)
     return convert_variables_to_constants_v2(function)
 
-# %% ../5_freeze_and_pi.ipynb #cell-021
+# %% ../5_freeze_and_pi.ipynb #cell-023
 def contest_graph(model):
     """A Keras model (PCM to probabilities) as a frozen GraphDef with the contest's tensors, and wav_data:0 before them."""
 
@@ -89,7 +91,7 @@ def contest_graph(model):
     function = tf.function(label_wav).get_concrete_function(tf.TensorSpec([], tf.string, name="wav_data"))
     return convert_variables_to_constants_v2(function).graph.as_graph_def()
 
-# %% ../5_freeze_and_pi.ipynb #cell-029
+# %% ../5_freeze_and_pi.ipynb #cell-031
 def with_audio_spectrogram(graph):
     """A copy of a contest's GraphDef, its power spectrum (frames, Hann, RFFT of 512, square) by the operation AudioSpectrogram.
 
@@ -112,7 +114,7 @@ def with_audio_spectrogram(graph):
                 node.attr["magnitude_squared"].b = True
     return without_unused(new, "labels_softmax")
 
-# %% ../5_freeze_and_pi.ipynb #cell-032
+# %% ../5_freeze_and_pi.ipynb #cell-034
 def write_frozen(model, path, limit=5_000_000):
     """Write the contest's graph of a Keras model to a file; returns its bytes. CourseError where it is as large as the limit."""
     graph = for_tf14(with_audio_spectrogram(contest_graph(model)))
@@ -124,7 +126,7 @@ def write_frozen(model, path, limit=5_000_000):
     Path(path).write_bytes(content)
     return len(content)
 
-# %% ../5_freeze_and_pi.ipynb #cell-040
+# %% ../5_freeze_and_pi.ipynb #cell-042
 def to_litert(frozen, clips=None, quantise_front_end=False, dynamic=False):
     """A frozen function as a LiteRT flatbuffer (bytes): float32, or int8 if representative clips are given.
 
@@ -201,7 +203,7 @@ def spotted(times, rows, detector, delay_ms=250):
     found = [(ms - 500 - delay_ms, detector.update(ms, row)) for ms, row in zip(times, rows)]
     return [(ms, word[0]) for ms, word in found if word]
 
-
+# %% ../5_freeze_and_pi.ipynb #cell-072
 def trade_off(truth, times, rows, hours, new_detector, delay_ms=250):
     """For each threshold: counts, share of commands found and right, false alarms per hour with their 95 % interval.
 
@@ -217,7 +219,7 @@ def trade_off(truth, times, rows, hours, new_detector, delay_ms=250):
     table["correct share"] = table.correct / max(len(truth), 1)
     return table.assign(**{"false alarms per hour": table["false alarms"] / hours})
 
-# %% ../5_freeze_and_pi.ipynb #cell-077
+# %% ../5_freeze_and_pi.ipynb #cell-079
 def write_kit(work, model="model_int8.tflite"):
     """Write the folder `work`/kit for a Pi: model.tflite, labels.txt, pi.py, requirements.txt. Returns its path."""
     kit = Path(work) / "kit"
