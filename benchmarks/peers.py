@@ -2,7 +2,7 @@
 
 CORPUS is one whose notebooks 0 to 5 have run with PROFILE=full, FOLDER has frozen graphs (.pb) with the contest's tensors, for
 example the DS-CNN of https://github.com/ARM-software/ML-KWS-for-MCU. Accuracies on the spoken validation and test clips with
-McNemar's test against ours, and milliseconds on one thread, go to benchmarks/results/<corpus>/peers.csv.
+McNemar's test against ours, and milliseconds on one thread, go to data/<corpus>/peers.csv.
 """
 
 import sys
@@ -45,9 +45,7 @@ def main(corpus, folder):
             row[f"{split} p"] = mcnemar(truth, ours.setdefault(split, guess), guess)["p"]
         row["ms"] = np.median(time_runs(partial(predict, sound["test"][0])))
         table.append(row | circumstances())
-    target = ROOT / "benchmarks/results" / place.work.name / "peers.csv"
-    target.parent.mkdir(exist_ok=True)
-    pd.DataFrame(table).to_csv(target, index=False)
+    pd.DataFrame(table).to_csv(place.work / "peers.csv", index=False)
     print(pd.DataFrame(table).filter(regex="graph|accuracy| p|ms").round(3).to_string())
 
 
