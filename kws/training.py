@@ -145,6 +145,15 @@ def confusion_figure(labels, predicted, names):
     )
     return fig
 
+# %% ../4_full_training.ipynb #terminal
+# python -m kws.training; a notebook has no __file__
+if __name__ == "__main__" and "__file__" in globals():
+    import sys
+
+    from kws.cli import main
+
+    main(["train", *sys.argv[1:]])
+
 # %% ../4_full_training.ipynb #cell-090
 def final_model(work, name=None):
     """Path of the model to freeze and send: that of a given name, or `best.keras`, or the one that `best_of_sample` chose."""
