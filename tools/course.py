@@ -199,7 +199,7 @@ def main():
                 [sys.executable, "-c", WARM_UP], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         for path in args.notebooks:
-            page = work / "notebooks" / path.name
+            page = work / "notebooks" / "-".join(path.resolve().relative_to(ROOT).parts)
             with exclusive_write(page):
                 found = read_json(page.with_suffix(".json"))
                 if (
