@@ -38,8 +38,8 @@ CC BY 4.0: P. Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech 
 
 ## What it cannot do
 - It knows single words, said alone within a second. It understands no sentences, and does not know who speaks.
-- Its speakers were volunteers with microphones of their own, in English. Children, other accents and far microphones are few among them;
-  the table's figures are of the corpus, not of your room.
+- Its speakers were volunteers with microphones of their own, in English. Children, other accents and far microphones are few
+  among them; the table's figures are of the corpus, not of your room.
 - Other words, and other sounds, are sometimes taken for a command: the row of the stream counts such false alarms.
 - It must not decide anything that could harm somebody: no emergency stop, no alarm.
 """
