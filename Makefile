@@ -39,8 +39,8 @@ $(BIN)/.ready: req.txt pyproject.toml
 	@$(call INSTALL,--editable .)
 	@touch $@
 
-$(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready
-	$(call INSTALL,--editable ".[scale$(COMMA)dev]")
+$(BIN)/.dev: requirements-dev.txt req-scale.txt req-micro.txt $(BIN)/.ready
+	$(call INSTALL,--editable ".[scale$(COMMA)micro$(COMMA)dev]")
 	touch $@
 
 run: $(BIN)/.ready

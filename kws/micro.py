@@ -58,7 +58,7 @@ def _library() -> Any:
     try:
         from tflite_micro.python.tflite_micro import runtime
     except ImportError as error:
-        raise CourseError('tflite-micro is missing: pip install "kws[micro]"') from error
+        raise CourseError("tflite-micro is missing: pip install -r req-micro.txt") from error
     return runtime
 
 

@@ -124,7 +124,7 @@ def level(sound: np.ndarray) -> float:
     -20.0
     """
     power = float(np.mean(np.square(sound, dtype="float64"))) if len(sound) else 0.0
-    return 10 * np.log10(power) if power else -np.inf
+    return float(10 * np.log10(power)) if power else -np.inf
 
 
 def meter(decibels: float, width: int = 30) -> str:

@@ -123,7 +123,7 @@ def build(folder, work, runtime=ROOT / "data/litert"):
     """Lay the page together in a folder; returns it."""
     folder = Path(folder)
     fetch_runtime(Path(runtime))
-    shutil.copytree(PAGE, folder, dirs_exist_ok=True)
+    shutil.copytree(PAGE, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("README.md"))
     shutil.copytree(runtime, folder / "litert", dirs_exist_ok=True)
     entries, models = [], models_of(work)
     (folder / "models").mkdir(exist_ok=True)

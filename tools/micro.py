@@ -2,7 +2,7 @@
 
 Writes the network of a work folder, int8 throughout, as a .tflite and as an array of C, with the constants of the front end,
 a front end in C to copy from, test vectors, and a README. The kernels of TensorFlow Lite Micro run it here
-(pip install "kws[micro]") on up to 200 clips of voices that the network never heard; the README says what came out.
+(pip install -r req-micro.txt) on up to 200 clips of voices that the network never heard; the README says what came out.
 """
 
 import argparse
