@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 
 import numpy as np
 import pytest
@@ -112,6 +113,13 @@ def test_the_silent_device_of_miniaudio():
     chunks = microphone.microphone(backends=[miniaudio.Backend.NULL])
     sound = microphone.take(chunks, 0.5)
     assert sound.shape == (8_000,) and sound.dtype == np.float32 and not sound.any()
+    time.sleep(1)  # a countdown
+    start = time.perf_counter()
+    microphone.skip_old(chunks)
+    assert time.perf_counter() - start < 0.9, "what had been heard meanwhile comes at once"
+    start = time.perf_counter()
+    microphone.take(chunks, 1)
+    assert time.perf_counter() - start > 0.7, "and what is taken is heard now"
     chunks.close()
     with pytest.raises(CourseError, match="no such microphone|no microphone was found"):
         next(microphone.microphone("there is none of this name"))
