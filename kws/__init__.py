@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "training": ["Options", "train"],
         "inference": ["load_predictor", "predict_clips"],
         "metrics": ["score"],
+        "pretrained": ["load_pretrained"],
         "submission": ["check_submission"],
         "pi": ["KeywordDetector"],
     },

@@ -29,6 +29,19 @@ class CourseError(ValueError):
     """Something that a person can put right. The message names the file and what to do."""
 
 
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Nothing of what libraries in C say on stderr of the machine: they do it before they can be asked not to."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
+
+
 def check_number(name: str, value: float, least: float, below: float = math.inf) -> None:
     """CourseError unless a number is at least `least` and below `below`; NaN is neither."""
     if not least <= value < below:
