@@ -691,6 +691,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (CourseError, CycloptsError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # kws listen | head: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if not error.filename:
             raise

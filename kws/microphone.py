@@ -19,7 +19,9 @@ from kws.infra.files import CourseError, quiet_stderr
 from kws.pretrained import Pretrained, load_pretrained, loudest_second, top
 
 CHUNK_MS = 100
-NONE = "no microphone was found. Plug one in, or allow the terminal to use it in the system's settings for privacy"
+HINT = "Plug one in, or allow the terminal to use it in the system's settings for privacy"
+NONE = f"no microphone was found. {HINT}"
+MUTED = "the microphone gives nothing but zeros: is it muted, or may the terminal not use it (the system's settings for privacy)?"
 QUIETEST = -60.0  # dB of full scale that a meter shows
 
 
@@ -76,7 +78,10 @@ def microphone(device: str = "", backends: Iterable[Any] = ()) -> Iterator[np.nd
     """
     library = _miniaudio()
     if library is None:
-        yield from pi.microphone(CHUNK_MS, device or None)
+        try:
+            yield from pi.microphone(CHUNK_MS, device or None)
+        except SystemExit as error:  # what pi.py says where it runs alone
+            raise CourseError(str(error)) from error
         return
     chosen, backends = None, list(backends)
     if not backends:
@@ -98,8 +103,8 @@ def microphone(device: str = "", backends: Iterable[Any] = ()) -> Iterator[np.nd
             )
             capture.start(receiver)
     except library.MiniaudioError as error:
-        raise CourseError(f"the microphone cannot be used ({error}). {NONE[0].upper()}{NONE[1:]}") from error
-    sound, size = b"", 2 * SAMPLE_RATE * CHUNK_MS // 1_000
+        raise CourseError(f"the microphone cannot be used ({error.args[0]}). {HINT}") from error
+    sound, size, silent = b"", 2 * SAMPLE_RATE * CHUNK_MS // 1_000, 0
     with capture:
         while True:
             try:
@@ -107,7 +112,11 @@ def microphone(device: str = "", backends: Iterable[Any] = ()) -> Iterator[np.nd
             except queue.Empty:
                 raise CourseError("the microphone gives no more sound. Is it plugged in?") from None
             while len(sound) >= size:
-                yield np.frombuffer(sound[:size], "<i2") / np.float32(32_768)
+                chunk = np.frombuffer(sound[:size], "<i2") / np.float32(32_768)
+                silent = -1 if chunk.any() or silent < 0 else silent + 1  # -1: something was heard
+                if silent == 30:  # chunks, three seconds: no room is as silent as that
+                    print(f"\n{MUTED}", file=sys.stderr)
+                yield chunk
                 sound = sound[size:]
 
 

@@ -255,6 +255,37 @@ def test_a_recording_as_the_microphone(folder, heard, tmp_path):
 
 
 @browser_test
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 96_000])
+def test_resampler(folder, heard, rate):
+    """The audio thread's resampler against soxr's, below 7 kHz; what lies above 8 kHz is gone."""
+    wanted = np.concatenate([heard[0], heard[1]])
+    wanted = soxr.resample(soxr.resample(wanted, 16_000, 14_000), 14_000, 16_000)
+    sound = soxr.resample(wanted, 16_000, rate).astype("float32")
+    if rate > 16_000:
+        sound += 0.3 * np.sin(2 * np.pi * 11_000 / rate * np.arange(len(sound)), dtype="float32")
+    run = f"""async ([rate, text]) => {{
+        const sound = ({FLOATS})(text), context = new OfflineAudioContext(1, sound.length, rate), chunks = [];
+        await context.audioWorklet.addModule("resampler.js");
+        const node = new AudioWorkletNode(context, "resampler"), source = context.createBufferSource();
+        node.port.onmessage = (event) => chunks.push(...event.data);
+        source.buffer = context.createBuffer(1, sound.length, rate);
+        source.buffer.copyToChannel(sound, 0);
+        source.connect(node).connect(context.destination);
+        source.start();
+        await context.startRendering();
+        await new Promise((resolve) => setTimeout(resolve, 300));
+        return chunks;
+    }}"""
+    with opened(folder) as page:
+        found = np.array(page.evaluate(run, [rate, as_text([sound / 2])[0]])) * 2
+    wanted = wanted[: len(found)]
+    assert len(found) >= 30_000
+    error = 10 * np.log10(np.mean((found - wanted)[200:-200] ** 2) / np.mean(wanted**2))
+    print(f"{rate} Hz: error {error:.0f} dB")
+    assert error < -35
+
+
+@browser_test
 def test_noise_is_no_word(folder, corpus, tmp_path):
     rng = np.random.default_rng(0)
     noise = np.concatenate(

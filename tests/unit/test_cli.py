@@ -282,6 +282,16 @@ def test_listen_to_a_recording_and_to_a_microphone(words, monkeypatch, capsys):
     assert "no microphone was found" in refused(capsys, "listen", "--devices")
 
 
+def test_nobody_reads_on(words):
+    listening = [sys.executable, "-m", "kws.cli", "listen", "--file", str(words), "--threshold", "0"]
+    with subprocess.Popen(
+        listening, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1 and "Traceback" not in process.stderr.read()
+
+
 def test_listen_ends_with_ctrl_c(monkeypatch, capsys):
     def stopped(device):
         yield np.zeros(1_600, "float32")

@@ -107,7 +107,7 @@ def test_no_microphone_is_said(monkeypatch):
     assert microphone.hear_a_word().startswith("silence ")
 
 
-def test_the_silent_device_of_miniaudio():
+def test_the_silent_device_of_miniaudio(capsys):
     """The library's own device, which gives zeros as fast as a microphone would give sound."""
     miniaudio = pytest.importorskip("miniaudio")
     chunks = microphone.microphone(backends=[miniaudio.Backend.NULL])
@@ -120,6 +120,8 @@ def test_the_silent_device_of_miniaudio():
     start = time.perf_counter()
     microphone.take(chunks, 1)
     assert time.perf_counter() - start > 0.7, "and what is taken is heard now"
+    microphone.take(chunks, 1)
+    assert capsys.readouterr().err.strip() == microphone.MUTED
     chunks.close()
     with pytest.raises(CourseError, match="no such microphone|no microphone was found"):
         next(microphone.microphone("there is none of this name"))
@@ -129,6 +131,13 @@ def test_where_miniaudio_has_no_wheel_arecord_stands_in(monkeypatch):
     monkeypatch.setattr(microphone, "_miniaudio", lambda: None)
     monkeypatch.setattr(pi, "microphone", lambda stride_ms, device: iter([(stride_ms, device)]))
     assert next(microphone.microphone("plughw:1,0")) == (100, "plughw:1,0") and microphone.microphones() == []
+
+    def gone(stride_ms, device):
+        raise SystemExit("arecord: there is no such program")
+        yield
+
+    monkeypatch.setattr(pi, "microphone", gone)
+    assert microphone.hear_a_word() == "Nothing was recorded: arecord: there is no such program."
 
 
 def test_shipping_a_model(tmp_path, monkeypatch):
