@@ -66,3 +66,12 @@ def write_submission(paths, probabilities, target, labels=LABELS):
     submission = pd.DataFrame({"fname": names, "label": predicted})
     write_csv(target, submission)
     return submission
+
+# %% ../6_submission.ipynb #terminal
+# python -m kws.submission; a notebook has no __file__
+if __name__ == "__main__" and "__file__" in globals():
+    import sys
+
+    from kws.cli import main
+
+    main(sys.argv[1:])
