@@ -19,8 +19,7 @@ from sklearn.preprocessing import RobustScaler
 from tqdm import tqdm
 
 from .audio import SAMPLE_RATE, read_clip, read_clips
-from .infra.files import fingerprint
-from .infra.store import rows_in_file
+from .infra.files import fingerprint, rows_in_file
 from .split import manifest_hash
 
 # %% ../1_visualize.ipynb #cell-022

@@ -180,27 +180,6 @@ def load_cached(path: str | Path, version: str) -> np.ndarray:
     return open_array(path)[:]
 
 
-def rows_in_file(path: Path, width: int, blocks_after: Callable[[int], Iterable[np.ndarray]]) -> np.ndarray:
-    """float32 [n, width] kept in a plain file; where it is not there, or not whole, it is made and the older ones removed.
-
-    `blocks_after(done)` yields the blocks of rows that follow the first `done`. Where it was stopped, it is gone on with.
-    Files of one kind have a name in common, up to its first hyphen.
-    """
-    part = part_of(path)
-    with exclusive_write(path):
-        if not path.exists():
-            for old in path.parent.glob(path.name.split("-")[0] + "-*"):
-                if old != part:
-                    old.unlink()
-            with open(part, "ab") as file:
-                done = file.tell() // (4 * width)
-                file.truncate(done * 4 * width)
-                for block in blocks_after(done):
-                    file.write(block.tobytes())
-            part.replace(path)
-    return np.fromfile(path, "float32").reshape(-1, width)
-
-
 def store_fault(path: Path, record: dict) -> str:
     """Why the store at `path` cannot be used as one that says `record` of itself; an empty string if it can."""
     if not path.exists():
