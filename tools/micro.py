@@ -139,6 +139,8 @@ def write(work, model="", into=None, clips=CLIPS):
     if "test" not in some:
         raise CourseError(f"{work}: no voices were kept for the test")
     flatbuffer = micro.to_micro(network, front_end.predict(read_clips(some["train"]), verbose=0))
+    if missing := micro.missing_operators(flatbuffer):
+        raise CourseError(f"{path}: TensorFlow Lite Micro cannot run its network. It says: {missing}")
     heard = read_clips(some["test"])
     features = front_end.predict(heard, verbose=0)
     interpreter = micro.load_micro(flatbuffer)
