@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # uv installs in a fifth of pip's time; where it cannot be had, pip does the same
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 
-.PHONY: help run lab demo micro notebooks test rest full slow audit bench html links exercises checkpoint clean
+.PHONY: help run lab demo micro notebooks test rest full slow audit bench html links checkpoint clean
 
 help:
 	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
@@ -29,7 +29,6 @@ help:
 	@echo "make bench       speed of features and store; makes 65,000 clips for it, 2.2 GB for some minutes"
 	@echo "make links       whether all links lead somewhere"
 	@echo "make html        the executed notebooks as web pages in _site/"
-	@echo "make exercises   the notebooks without solutions, in exercises/"
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
 $(BIN)/.ready: req.txt pyproject.toml
@@ -57,7 +56,7 @@ micro: $(BIN)/.dev
 
 notebooks: $(BIN)/.ready
 	IMGS=imgs $(BIN)/python tools/course.py --in-place
-	$(BIN)/python tools/course.py --in-place extras/*.ipynb
+	$(BIN)/python tools/course.py --in-place extras/*.ipynb solutions/*.ipynb
 
 test: $(BIN)/.dev
 	$(BIN)/ruff check .
@@ -84,9 +83,6 @@ bench: $(BIN)/.dev
 
 html: $(BIN)/.ready
 	$(BIN)/python tools/site.py
-
-exercises: $(BIN)/.ready
-	$(BIN)/python tools/exercises.py
 
 checkpoint: $(BIN)/.ready
 	$(BIN)/python tools/checkpoint.py $(N)

@@ -179,10 +179,11 @@ def train(
     import pandas as pd
 
     from kws.inference import load_model
+    from kws.infra.runs import Options, choose_strategy, worker_number
+    from kws.infra.runs import train as train_model
     from kws.preprocess import write_store
     from kws.split import Place, label_list
-    from kws.training import EPOCHS, Options, choose_strategy, evaluate, worker_number
-    from kws.training import train as train_model
+    from kws.training import EPOCHS, evaluate
     from kws.zoo import ZOO
 
     options = Options(
