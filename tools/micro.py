@@ -61,6 +61,7 @@ average reaches 0.7, and for a second and a half after it none is (KeywordDetect
 
 Largest difference between TensorFlow Lite Micro and LiteRT on the same file: {difference:g}.
 A model with its front end inside does not run on TensorFlow Lite Micro. It says: {missing}.
+Which networks of the course run there and which do not: benchmarks/results/micro.csv (untrained, their sizes and arenas).
 """
 
 
