@@ -49,6 +49,7 @@ def main(names, results=None):
         rows.append({"model": name, **row})
         print(rows[-1], flush=True)
     table = pd.DataFrame(rows).reindex(columns=["model", "bytes", "arena", "cannot run", "operations"])
+    table = table.astype({"bytes": "Int64", "arena": "Int64"})
     if results:
         write_csv(results, table.assign(**circumstances()))
 
