@@ -61,6 +61,7 @@ average reaches 0.7, and for a second and a half after it none is (KeywordDetect
 
 Largest difference between TensorFlow Lite Micro and LiteRT on the same file: {difference:g}.
 A model with its front end inside does not run on TensorFlow Lite Micro. It says: {missing}.
+Which networks of the course run there and which do not: benchmarks/results/micro.csv (untrained, their sizes and arenas).
 """
 
 
@@ -139,6 +140,8 @@ def write(work, model="", into=None, clips=CLIPS):
     if "test" not in some:
         raise CourseError(f"{work}: no voices were kept for the test")
     flatbuffer = micro.to_micro(network, front_end.predict(read_clips(some["train"]), verbose=0))
+    if missing := micro.missing_operators(flatbuffer):
+        raise CourseError(f"{path}: TensorFlow Lite Micro cannot run its network. It says: {missing}")
     heard = read_clips(some["test"])
     features = front_end.predict(heard, verbose=0)
     interpreter = micro.load_micro(flatbuffer)

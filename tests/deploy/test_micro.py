@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from kws import micro
+from kws.infra.backend import keras
 from kws.infra.files import CourseError
 from kws.models import tc_resnet, with_front_end
 from kws.preprocess import open_store
@@ -59,18 +60,24 @@ def test_the_front_end_in_c(written, tmp_path):
 
 
 def test_a_front_end_inside_does_not_run_there(written):
-    import tensorflow as tf
-
     from kws.deploy import freeze, to_litert
     from kws.inference import load_clip_model
 
     work = written[0].parent
     content = to_litert(freeze(load_clip_model(work / "small.keras")))
     assert "RFFT2D" in micro.missing_operators(content) and "RFFT2D" in micro.operators(content)
-    pcm = tf.keras.Input((16_000,))
-    tf.keras.Model(pcm, tf.keras.layers.Dense(12, activation="softmax")(pcm)).save(work / "other.keras")
+    pcm = keras.Input((16_000,))
+    keras.Model(pcm, keras.layers.Dense(12, activation="softmax")(pcm)).save(work / "other.keras")
     with pytest.raises(CourseError, match="no front end of its own"):
         micro.split_model(work / "other.keras")
+
+
+def test_what_ends_a_process_is_said(monkeypatch):
+    monkeypatch.setattr(micro, "TRY", "import os; os.abort()")
+    assert micro.missing_operators(b"").startswith("nothing; the process ends")
+    pcm = keras.Input((98, 40))
+    with pytest.raises(CourseError, match="is a recurrent layer"):
+        micro.to_micro(keras.Model(pcm, keras.layers.GRU(4)(pcm)), np.zeros((1, 98, 40)))
 
 
 def test_arrays_of_c():
