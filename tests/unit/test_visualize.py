@@ -8,6 +8,7 @@ import scipy.signal
 from kws import visualize
 from kws.audio import SAMPLE_RATE, write_wav
 from kws.infra.files import CourseError, part_of
+from kws.preprocess import log_mel
 from kws.visualize import (
     describe_clips,
     describe_corpus,
@@ -57,6 +58,11 @@ def test_many_clips_at_once_are_the_same_as_one_by_one(clips):
     assert np.allclose(
         describe_clips(clips), np.concatenate([describe_clips(c[None]) for c in clips]), atol=1e-3
     )
+
+
+def test_mel_picture_is_the_log_mel_of_the_models(clips):
+    ours = np.asarray(log_mel(clips[:5])).transpose(0, 2, 1) * 10 / np.log(10)
+    assert np.allclose(log_mel_picture(clips[:5]), ours, atol=1e-2)
 
 
 def test_mel_picture_is_finite_for_silence():
