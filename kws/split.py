@@ -7,9 +7,10 @@ __all__ = ['COMMANDS', 'LABELS', 'HELD_OUT', 'SAMPLE_SIZES', 'SMOKE_SIZES', 'lab
            'which_split', 'split_clips', 'drop_duplicates', 'hold_out', 'is_out_of_vocabulary', 'noise_stretches',
            'silence_clips', 'draw_sample', 'build_manifest', 'make_manifest']
 
-# %% ../0_split.ipynb #cell-002
+# %% ../0_split.ipynb #cell-001
 import hashlib
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -183,7 +184,7 @@ def draw_sample(manifest, sizes, seed=0):
     rank = shuffled.groupby(["split", "label"]).cumcount().reindex(manifest.index)
     return rank < manifest.split.map(sizes)
 
-# %% ../0_split.ipynb #cell-055
+
 def build_manifest(folder, words=COMMANDS, held_out=HELD_OUT, sizes=SAMPLE_SIZES, seed=0):
     """Label, split and sample the corpus in `folder`: the table, with a row for each clip, and the files left out of it."""
     clips, skipped = scan_corpus(folder, words)
@@ -195,7 +196,7 @@ def build_manifest(folder, words=COMMANDS, held_out=HELD_OUT, sizes=SAMPLE_SIZES
     manifest["sample"] = draw_sample(manifest, sizes, seed)
     return manifest, pd.concat([skipped, copies])
 
-# %% ../0_split.ipynb #cell-057
+# %% ../0_split.ipynb #cell-055
 def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_out=HELD_OUT):
     """The Place of the manifest of the corpus in `folder`, which is written to `work`, or read back from there.
 
@@ -204,10 +205,5 @@ def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_o
     """
     sizes = SMOKE_SIZES if profile == "smoke" else SAMPLE_SIZES
     settings = {"profile": profile, "seed": seed, "words": words, "held_out": held_out}
-    return keep_manifest(
-        folder,
-        work,
-        settings,
-        label_list(words),
-        lambda: build_manifest(folder, words, held_out, sizes, seed),
-    )
+    build = partial(build_manifest, folder, words, held_out, sizes, seed)
+    return keep_manifest(folder, work, settings, label_list(words), build)
