@@ -11,7 +11,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "preprocess": ["FEATURES", "log_mel"],
         "zoo": ["ZOO"],
         "split": ["make_manifest"],
-        "training": ["Options", "train"],
+        "infra.runs": ["Options", "train"],
         "inference": ["load_predictor", "predict_clips"],
         "metrics": ["score"],
         "pretrained": ["load_pretrained"],
