@@ -19,9 +19,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from kws.infra.batches import shuffled_batches
 from kws.infra.experiments import circumstances
 from kws.infra.synthetic import make_synthetic
-from kws.preprocess import compute_rows, open_store, shuffled_batches, write_store
+from kws.preprocess import compute_rows, open_store, write_store
 from kws.split import Place, make_manifest, read_manifest
 
 BATCH = 100

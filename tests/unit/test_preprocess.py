@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from kws import preprocess
 from kws.audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, coloured_noise, read_clip
+from kws.infra.batches import epoch_pools, shuffled_batches
 from kws.infra.files import CourseError
 from kws.infra.store import chunk_rows, read_rows
 from kws.preprocess import (
@@ -25,7 +26,6 @@ from kws.preprocess import (
     add_noise,
     add_noise_at,
     compute_rows,
-    epoch_pools,
     feature_parameters,
     fft_bands,
     gain,
@@ -35,27 +35,24 @@ from kws.preprocess import (
     mfcc_delta,
     noise_bank,
     normalise_clip,
-    onset_strength,
     overlap,
     pcen,
     power_spectrum,
     raw_pcm,
     read_noise,
-    read_stretched,
     reverberate,
     shift,
-    shuffled_batches,
     spec_augment,
     spectrogram,
     speed_perturb,
     stack_frames,
     standard_augmentations,
-    stretch_and_pitch,
     tempogram,
     training_batches,
-    with_stretched_copies,
 )
+from kws.rhythm import onset_strength
 from kws.split import LABELS, noise_stretches
+from kws.stretch import read_stretched, stretch_and_pitch, with_stretched_copies
 
 STFT = {"n_fft": 512, "win_length": 480, "hop_length": 160, "center": False}
 NOISE = tf.constant(np.random.default_rng(0).standard_normal(100_000).astype("float32"))
