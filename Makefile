@@ -14,11 +14,13 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # uv installs in a fifth of pip's time; where it cannot be had, pip does the same
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 
-.PHONY: help run lab notebooks test rest full slow audit bench html links exercises checkpoint clean
+.PHONY: help run lab demo micro notebooks test rest full slow audit bench html links checkpoint clean
 
 help:
 	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
+	@echo "make demo [CORPUS=…]    the page that listens in the browser, with the models of a corpus and of the package"
+	@echo "make micro [CORPUS=…]   its network for a microcontroller, in data/<corpus>/micro/"
 	@echo "make notebooks   run the notebooks in place, so that their outputs can be committed"
 	@echo "make test        the tests that find most faults soonest"
 	@echo "make full        all tests"
@@ -27,7 +29,6 @@ help:
 	@echo "make bench       speed of features and store; makes 65,000 clips for it, 2.2 GB for some minutes"
 	@echo "make links       whether all links lead somewhere"
 	@echo "make html        the executed notebooks as web pages in _site/"
-	@echo "make exercises   the notebooks without solutions, in exercises/"
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
 $(BIN)/.ready: req.txt pyproject.toml
@@ -37,8 +38,8 @@ $(BIN)/.ready: req.txt pyproject.toml
 	@$(call INSTALL,--editable .)
 	@touch $@
 
-$(BIN)/.dev: requirements-dev.txt req-scale.txt $(BIN)/.ready
-	$(call INSTALL,--editable ".[scale$(COMMA)dev]")
+$(BIN)/.dev: requirements-dev.txt req-scale.txt req-micro.txt $(BIN)/.ready
+	$(call INSTALL,--editable ".[scale$(COMMA)micro$(COMMA)dev]")
 	touch $@
 
 run: $(BIN)/.ready
@@ -47,9 +48,15 @@ run: $(BIN)/.ready
 lab: $(BIN)/.ready
 	LISTEN=1 $(BIN)/jupyter lab
 
+demo: $(BIN)/.ready
+	@$(BIN)/python tools/demo.py
+
+micro: $(BIN)/.dev
+	$(BIN)/python tools/micro.py data/$(notdir $(CORPUS))
+
 notebooks: $(BIN)/.ready
 	IMGS=imgs $(BIN)/python tools/course.py --in-place
-	$(BIN)/python tools/course.py --in-place extras/*.ipynb
+	$(BIN)/python tools/course.py --in-place extras/*.ipynb solutions/*.ipynb
 
 test: $(BIN)/.dev
 	$(BIN)/ruff check .
@@ -76,9 +83,6 @@ bench: $(BIN)/.dev
 
 html: $(BIN)/.ready
 	$(BIN)/python tools/site.py
-
-exercises: $(BIN)/.ready
-	$(BIN)/python tools/exercises.py
 
 checkpoint: $(BIN)/.ready
 	$(BIN)/python tools/checkpoint.py $(N)

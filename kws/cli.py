@@ -1,4 +1,4 @@
-"""The command kws: corpus, features, train, freeze, predict, check, board, bench, and tag for clips with several labels."""
+"""The command kws: from a corpus to a submission, a microphone, and tag for clips with several labels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cyclopts import App, CycloptsError, Parameter
 from cyclopts.validators import Number
 
 from kws import __version__
-from kws.infra.files import CourseError
+from kws.infra.files import CourseError, quiet_stderr
 from kws.pi import MOST_THREADS
 from kws.split import COMMANDS, HELD_OUT, LABELS
 
@@ -29,6 +29,7 @@ app = App(
 tag = App(name="tag", help="Clips of any length with several labels each.", help_format="plaintext")
 app.command(tag)
 
+WITHOUT_TENSORFLOW = "label", "listen", "record"  # LiteRT is enough for them, and is there at once
 Many = Parameter(consume_multiple=True, negative="")
 
 
@@ -178,10 +179,11 @@ def train(
     import pandas as pd
 
     from kws.inference import load_model
+    from kws.infra.runs import Options, choose_strategy, worker_number
+    from kws.infra.runs import train as train_model
     from kws.preprocess import write_store
     from kws.split import Place, label_list
-    from kws.training import EPOCHS, Options, choose_strategy, evaluate, worker_number
-    from kws.training import train as train_model
+    from kws.training import EPOCHS, evaluate
     from kws.zoo import ZOO
 
     options = Options(
@@ -314,6 +316,137 @@ def predict(model: Path, folder: Path, target: Path, /, *, labels: Words = ()) -
     for path in unreadable:
         print(f"{path}: could not be read, labelled {labels[0]}", file=sys.stderr)
     print(f"{target}: {len(paths):,} clips")
+
+
+def _model(path):
+    """The model in a .tflite file, or that of the package."""
+    from kws.pretrained import load_pretrained, open_model
+
+    return open_model(path) if path else load_pretrained()
+
+
+@app.command
+def label(
+    sounds: Annotated[list[Path], Parameter(consume_multiple=True)], /, *, model: Path | None = None
+) -> None:
+    """Say what is heard in sound files of any format, rate and length: the three most probable labels.
+
+    Example: kws label clip.wav
+
+    Parameters
+    ----------
+    sounds
+        of a longer one the loudest second is taken
+    model
+        a .tflite file with labels.txt beside it (default: the model that comes with the package)
+    """
+    from kws.audio import CLIP_SAMPLES, SAMPLE_RATE, as_text
+    from kws.pretrained import loudest_second, read_sound, top
+
+    opened, failed = _model(model), []
+    for path in sounds:
+        try:
+            sound = read_sound(path)
+        except CourseError as error:
+            failed.append(str(error))
+            continue
+        start, clip = loudest_second(sound)
+        where = (
+            f" (the loudest second, from {start / SAMPLE_RATE:.1f} s)" if len(sound) > CLIP_SAMPLES else ""
+        )
+        labels = ", ".join(f"{name} {probability:.2f}" for name, probability in top(opened, clip))
+        print(f"{as_text(path)}: {labels}{where}")
+    if failed:
+        raise CourseError("\n".join(failed))
+
+
+@app.command
+def listen(
+    *,
+    model: Path | None = None,
+    threshold: Annotated[float, Parameter(validator=Number(gte=0, lte=1))] = 0.7,
+    device: str = "",
+    file: Path | None = None,
+    devices: Annotated[bool, Parameter(negative="")] = False,
+) -> None:
+    """Print words, with their time, as the microphone hears them. Ctrl-C ends it.
+
+    Example: kws listen --threshold 0.8
+
+    Parameters
+    ----------
+    model
+        a .tflite file with labels.txt beside it (default: the model that comes with the package)
+    threshold
+        the least probability, averaged over half a second
+    device
+        a part of the microphone's name (default: the system's)
+    file
+        a recording to hear in place of the microphone
+    devices
+        list the microphones
+    """
+    from kws.microphone import NONE, in_chunks, microphone, microphones
+    from kws.microphone import listen as words_in
+    from kws.pretrained import read_sound
+
+    if devices:
+        names = microphones()
+        if not names:
+            raise CourseError(NONE)
+        print(*names, sep="\n")
+        return
+    opened = _model(model)
+    chunks = in_chunks(read_sound(file)) if file else microphone(device)
+    print(f"{', '.join(opened.labels[2:])}: {opened.path}", file=sys.stderr)
+    try:
+        for seconds, word, probability in words_in(
+            opened, chunks, threshold, not file and sys.stderr.isatty()
+        ):
+            print(f"{seconds:8.1f} s  {word} {probability:.2f}", flush=True)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+
+
+@app.command
+def record(
+    words: Annotated[list[str], Parameter(consume_multiple=True)],
+    /,
+    *,
+    speaker: str,
+    into: Path = Path("data/raw/mine"),
+    takes: Positive = 5,
+    device: str = "",
+) -> None:
+    """Lead a person through recording words, for a corpus of one's own; every speaker calls it once.
+
+    Example: kws record computer lights --speaker anna
+
+    Parameters
+    ----------
+    words
+        the words to say; more than two are better, and some that are no commands, for "unknown"
+    speaker
+        a name for the voice: it decides the split, and stands in the files' names
+    into
+        the corpus' folder
+    takes
+        how often each word is said
+    device
+        a part of the microphone's name (default: the system's)
+    """
+    from kws.microphone import check_names, microphone, record_words, skip_old, take
+
+    check_names(words, speaker)
+    chunks = microphone(device)
+    next(chunks)  # where there is no microphone, that is said before anything else
+
+    def hear(seconds):
+        skip_old(chunks)
+        return take(chunks, seconds)
+
+    count = record_words(words, speaker, into, takes, hear)
+    print(f'{into}: {count} clips more. When all have spoken: make run CORPUS={into} PROFILE=full WORDS="…"')
 
 
 @app.command
@@ -544,18 +677,6 @@ def _without_task(tokens: list[str]) -> list[str]:
     return tokens
 
 
-def _import_quietly() -> None:
-    """Import Keras and TensorFlow, whose C++ part tells of the machine on stderr before it can be asked not to."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    try:
-        import kws.infra.backend  # noqa: F401
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
-        os.close(nowhere)
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command (default: that of the command line). Bad input: one sentence, exit status 2."""
     if hasattr(sys.stdout, "reconfigure"):
@@ -563,11 +684,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         tokens = _without_task(list(sys.argv[1:] if arguments is None else arguments))
         if tokens and not {"-h", "--help", "--version"} & set(tokens):
-            _import_quietly()
+            if tokens[0] not in WITHOUT_TENSORFLOW:
+                with quiet_stderr():
+                    import kws.infra.backend  # noqa: F401
         app(tokens, result_action="return_value", print_error=False, exit_on_error=False)
     except (CourseError, CycloptsError, FloatingPointError) as error:
         print(error, file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # kws listen | head: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
     except OSError as error:
         if not error.filename:
             raise

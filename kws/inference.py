@@ -60,9 +60,14 @@ def _first_line(error: Exception) -> str:
 
 
 def one_thread() -> None:
-    """Let TensorFlow use one thread in this process; before it has done anything."""
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    """Let TensorFlow use one thread in this process; CourseError where it has computed something already."""
+    try:
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(1)
+    except RuntimeError as error:
+        raise CourseError(
+            "TensorFlow has been used in this process, with more threads: time the model in a new one"
+        ) from error
 
 
 def milliseconds(path: str | Path, runs: int = 30) -> float:

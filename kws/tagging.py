@@ -35,10 +35,10 @@ from kws.infra.files import (
     write_json,
 )
 from kws.infra.resume import Run, checkpoint_manager, truncate_history, usual_callbacks
+from kws.infra.runs import warm_start
 from kws.metrics import lwlrap
 from kws.models import norm_relu
 from kws.preprocess import mel_matrix
-from kws.training import warm_start
 
 layers = keras.layers
 

@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
+import pandas as pd
+
 from kws.audio import CLIP_SAMPLES
 from kws.infra.backend import keras
 from kws.models import (
     FEATURE_SHAPE,
     MOMENTUM,
+    SubSpectralNorm,
     bc_resnet,
     cnn_1d,
     cnn_2d,
     dnn,
     ds_cnn,
+    gru,
     linear,
+    macs,
     matchboxnet,
     norm_relu,
-    recurrent,
     see_dscnn,
+    see_stages,
     tc_resnet,
 )
-from kws.preprocess import FFT_BANDS, FRAMES, TEMPO_LAGS
+from kws.preprocess import DELTA, FFT_BANDS, FRAMES, TEMPO_LAGS
 
 layers = keras.layers
 
@@ -34,7 +40,7 @@ def mlp(classes: int = 12, shape: tuple[int, ...] = FEATURE_SHAPE) -> keras.Mode
 
 
 def cnn_1d_pcm(classes: int = 12, widths: tuple[int, ...] = (32, 32, 64, 128)) -> keras.Model:
-    """M5 on PCM [16,000, 1], at a quarter of its width. Source: arXiv:1610.00087."""
+    """After M5 (arXiv:1610.00087) on PCM [16,000, 1], at a quarter of its width, with 16,000 samples a second for its 8,000."""
     pcm = keras.Input((CLIP_SAMPLES, 1))
     x = norm_relu(layers.Conv1D(widths[0], 80, strides=4, padding="same", use_bias=False)(pcm))
     for width in widths[1:]:
@@ -65,8 +71,29 @@ def low_latency_conv(classes: int = 12) -> keras.Model:
     return keras.Model(mfcc, layers.Dense(classes)(x), name="low_latency_conv")
 
 
+def rnn(classes: int = 12, units: int = 64) -> keras.Model:
+    """A plain recurrent layer on pairs of frames; what it says after each is averaged."""
+    mel = keras.Input(FEATURE_SHAPE)
+    pairs = layers.Reshape((FRAMES // 2, 2 * FEATURE_SHAPE[1]))(mel)
+    x = layers.GlobalAveragePooling1D()(layers.SimpleRNN(units, return_sequences=True)(pairs))
+    return keras.Model(mel, layers.Dense(classes)(layers.Dropout(0.2)(x)), name="rnn")
+
+
+def lstm(classes: int = 12, units: int = 64) -> keras.Model:
+    """A bidirectional LSTM on pairs of frames, with attention over time."""
+    mel = keras.Input(FEATURE_SHAPE)
+    pairs = layers.Reshape((FRAMES // 2, 2 * FEATURE_SHAPE[1]))(mel)
+    x = layers.Bidirectional(layers.LSTM(units, return_sequences=True))(pairs)
+    weights = layers.Softmax(axis=1)(layers.Dense(1)(layers.Dense(units, activation="tanh")(x)))
+    x = layers.Flatten()(layers.Dot(axes=1)([weights, x]))
+    return keras.Model(mel, layers.Dense(classes)(layers.Dropout(0.2)(x)), name="lstm")
+
+
 def light_cnn(classes: int = 12) -> keras.Model:
-    """Light CNN of a Kaggle kernel: small convolutions on the spectrogram [98, 257] up to 4 kHz."""
+    """After the light CNN of a Kaggle kernel: small convolutions on the spectrogram [98, 257] up to 4 kHz.
+
+    The kernel reads 99 x 81 numbers of sound at 8 kHz, normalises after ReLU, and has no dropout on its dense layers.
+    """
     spectrogram = keras.Input((FRAMES, 257))
     x = layers.BatchNormalization(momentum=MOMENTUM)(
         layers.Reshape((FRAMES, 129, 1))(spectrogram[:, :, :129])
@@ -96,7 +123,11 @@ def inception_1d(x: keras.KerasTensor, depth: int) -> keras.KerasTensor:
 
 
 def wavception(classes: int = 12) -> keras.Model:
-    """WavCeption V1 of a Kaggle kernel: 18 one-dimensional Inception modules on PCM [16,000, 1]."""
+    """After WavCeption V1 of a Kaggle kernel: 18 one-dimensional Inception modules on PCM [16,000, 1].
+
+    Two things differ: the branch of length 7 has filters of 7 samples (the kernel's, though called 7, of 5), and pooled
+    branches are not normalised.
+    """
     x = pcm = keras.Input((CLIP_SAMPLES, 1))
     for depth in (1, 1, 2, 2, 3, 3, 4, 4, 4):
         x = layers.MaxPooling1D(2)(inception_1d(inception_1d(x, depth), depth))
@@ -152,8 +183,8 @@ class ClassToken(layers.Layer):
     """Put a learned token before the frames and add learned positions: [n, frames, width] -> [n, frames + 1, width]."""
 
     def build(self, shape):
-        self.token = self.add_weight(shape=(1, 1, shape[-1]), name="token")
         small = keras.initializers.TruncatedNormal(stddev=0.02)
+        self.token = self.add_weight(shape=(1, 1, shape[-1]), initializer=small, name="token")
         self.position = self.add_weight(
             shape=(1, shape[1] + 1, shape[-1]), initializer=small, name="position"
         )
@@ -163,16 +194,43 @@ class ClassToken(layers.Layer):
         return keras.ops.concatenate([token, x], axis=1) + self.position
 
 
+@keras.saving.register_keras_serializable("kws")
+class Bias(layers.Layer):
+    """Add a learned vector: [..., width]. Keras's attention has a bias in all of its four products or in none."""
+
+    def build(self, shape):
+        self.bias = self.add_weight(shape=(shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x):
+        return x + self.bias
+
+
 def kwt(classes: int = 12, width: int = 64, heads: int = 1, depth: int = 12) -> keras.Model:
-    """Keyword transformer KWT-1 (arXiv:2104.00769): frames as tokens, normalisation after each layer."""
+    """Keyword transformer KWT-1 (arXiv:2104.00769): frames as tokens, normalisation after each layer.
+
+    The published network reads 40 MFCCs; here it gets the course's 40 log-mel bins.
+    """
     mel = keras.Input(FEATURE_SHAPE)
     x = ClassToken()(layers.Dense(width)(mel))
     for _ in range(depth):
-        attended = layers.MultiHeadAttention(heads, width // heads, use_bias=False)(x, x)
-        x = layers.LayerNormalization(epsilon=1e-5)(x + attended)
+        attended = Bias()(layers.MultiHeadAttention(heads, width // heads, use_bias=False)(x, x))
+        x = layers.LayerNormalization(epsilon=1e-6)(x + attended)
         wide = layers.Dense(width)(layers.Dense(4 * width, activation="gelu")(x))
-        x = layers.LayerNormalization(epsilon=1e-5)(x + wide)
+        x = layers.LayerNormalization(epsilon=1e-6)(x + wide)
     return keras.Model(mel, layers.Dense(classes)(x[:, 0]), name="kwt1")
+
+
+def winner_106(classes: int = 32) -> keras.Model:
+    """Experiment 106 of the contest's winners on PCM [16,000, 1]: a class for each word, attention, one average.
+
+    Source: github.com/see--/speech_recognition, commit 6892d80.
+    """
+    pcm = keras.Input((CLIP_SAMPLES, 1))
+    x = see_stages(pcm, (64, 128, 192, 256, 320, 384, 448))
+    weights = layers.Dense(x.shape[1], activation="softmax", use_bias=False)(layers.Flatten()(x))
+    weighed = layers.Multiply()([x, layers.Reshape((-1, 1))(weights)])
+    x = layers.Dropout(0.4)(layers.GlobalAveragePooling1D()(weighed))
+    return keras.Model(pcm, layers.Dense(classes, use_bias=False)(x), name="winner_106")
 
 
 class ZooModel(NamedTuple):
@@ -190,15 +248,19 @@ ZOO = {
     "linear": ZooModel("log_mel", linear),
     "mlp": ZooModel("log_mel", mlp),
     "dnn": ZooModel("log_mel", dnn),
+    "cnn_1d": ZooModel("log_mel", cnn_1d),
     "cnn_1d_mfcc": ZooModel("mfcc", cnn_1d),
+    "cnn_1d_delta": ZooModel(
+        "mfcc_delta", lambda classes=12: cnn_1d(classes, (FRAMES, 3 * DELTA["coefficients"]))
+    ),
     "cnn_1d_fft": ZooModel("fft", lambda classes=12: cnn_1d(classes, (FFT_BANDS,))),
     "cnn_1d_pcm": ZooModel("pcm", cnn_1d_pcm),
     "cnn_2d_mfcc": ZooModel("mfcc", cnn_2d),
     "cnn_2d": ZooModel("log_mel", cnn_2d),
     "cnn_2d_tempogram": ZooModel("tempogram", lambda classes=12: cnn_2d(classes, (FRAMES, TEMPO_LAGS))),
-    "rnn": ZooModel("log_mel", lambda classes=12: recurrent("rnn", classes)),
-    "gru": ZooModel("log_mel", lambda classes=12: recurrent("gru", classes)),
-    "lstm": ZooModel("log_mel", lambda classes=12: recurrent("lstm", classes)),
+    "rnn": ZooModel("log_mel", rnn),
+    "gru": ZooModel("log_mel", gru),
+    "lstm": ZooModel("log_mel", lstm),
     "low_latency_conv": ZooModel("mfcc", low_latency_conv),
     "light_cnn": ZooModel("spectrogram", light_cnn),
     "ds_cnn_s": ZooModel("mfcc", lambda classes=12: ds_cnn(64, 4, (2, 1), classes)),
@@ -216,13 +278,101 @@ ZOO = {
     "ds_cnn_l": ZooModel("mfcc", lambda classes=12: ds_cnn(276, 5, ((2, 1), 2), classes)),
     "kwt1": ZooModel("log_mel", kwt),
     "mobilenet": ZooModel("log_mel", mobilenet),
-    "winner_195": ZooModel("pcm", lambda classes=12: see_dscnn((128, 192, 256, 320, 384, 512), classes)),
-    "winner_106": ZooModel(
-        "pcm", lambda classes=32: see_dscnn((64, 128, 192, 256, 320, 384, 448), classes, False), words=True
-    ),
+    "winner_195": ZooModel("pcm", see_dscnn),
+    "winner_106": ZooModel("pcm", winner_106, words=True),
     "wavception": ZooModel("pcm", wavception),
 }
-NOT_FREEZABLE = ("cnn_1d_fft", "cnn_2d_tempogram", "rnn", "gru", "lstm", "kwt1", "mobilenet", "wavception")
-
-
+FAMILIES = {
+    "no idea of sound": ("linear", "mlp", "dnn", "forest"),
+    "slides along time": (
+        "cnn_1d",
+        "cnn_1d_mfcc",
+        "cnn_1d_delta",
+        "cnn_1d_fft",
+        "tc_resnet8",
+        "tc_resnet14",
+        "tc_resnet14_wide",
+        "matchboxnet",
+    ),
+    "sees a picture": (
+        "cnn_2d",
+        "cnn_2d_mfcc",
+        "cnn_2d_tempogram",
+        "light_cnn",
+        "conv",
+        "low_latency_conv",
+        "mobilenet",
+        "ds_cnn_s",
+        "ds_cnn_m",
+        "ds_cnn_l",
+    ),
+    "both": ("bc_resnet1", "bc_resnet2", "bc_resnet3"),
+    "memory, attention": ("rnn", "gru", "lstm", "kwt1"),
+    "reads PCM": ("cnn_1d_pcm", "winner_195", "winner_106", "wavception"),
+}
+# Notebook 5 makes a graph for TensorFlow 1.4 of the others. That has no equal for recurrent layers, the transformer's Einsum,
+# or the product that makes deltas; MobileNet and WavCeption are larger than 5 MB; LiteRT has not every Fourier transform.
+NOT_FREEZABLE = (
+    "cnn_1d_delta",
+    "cnn_1d_fft",
+    "cnn_2d_tempogram",
+    "rnn",
+    "gru",
+    "lstm",
+    "kwt1",
+    "mobilenet",
+    "wavception",
+)
 FREEZABLE = tuple(name for name in ZOO if name not in NOT_FREEZABLE)
+
+
+class Published(NamedTuple):
+    """What was printed of a network: parameters and multiplications, as they stand there, and how its authors counted."""
+
+    parameters: str
+    multiplications: str = ""
+    counted: str = (
+        "all"  # parameters: all, trained, or without one of the four numbers of a normalised channel
+    )
+    norm: int = 0  # multiplications of a normalised value
+    build: Callable[[], keras.Model] | None = (
+        None  # with the input and the classes of its authors, where they differ
+    )
+
+
+PUBLISHED = {
+    "conv": Published("926,860", "201 M"),
+    "ds_cnn_s": Published("24 k", "2.7 M", "three of four"),
+    "ds_cnn_m": Published("138 k", "9.8 M", "three of four"),
+    "ds_cnn_l": Published("417 k", "28 M", "three of four"),
+    "tc_resnet8": Published("66 k", "1.5 M"),
+    "tc_resnet14": Published("305 k", "6.7 M"),
+    "matchboxnet": Published("77 k", "9.3 M", "trained", 1, lambda: matchboxnet(30, (128, 64))),
+    "bc_resnet1": Published("9.2 k", "3.1 M", "trained", 2, lambda: bc_resnet(1, shape=(101, 40))),
+    "bc_resnet2": Published("27.3 k", "8.5 M", "trained", 2, lambda: bc_resnet(2, shape=(101, 40))),
+    "bc_resnet3": Published("54.2 k", "16.2 M", "trained", 2, lambda: bc_resnet(3, shape=(101, 40))),
+    "kwt1": Published("607 k"),
+    "winner_195": Published("1,198,601", "56.2 M"),
+    "winner_106": Published("1,092,416"),
+}
+
+
+def published_sizes() -> pd.DataFrame:
+    """The sizes in PUBLISHED beside those of the networks here, counted in the same way, on the input of their authors."""
+    table, norms = {}, (layers.BatchNormalization, SubSpectralNorm)
+    for name, printed in PUBLISHED.items():
+        network = (printed.build or ZOO[name].build)()
+        normalised = [layer.output.shape[1:] for layer in network.layers if isinstance(layer, norms)]
+        parameters = {
+            "all": network.count_params(),
+            "trained": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+            "three of four": network.count_params() - sum(shape[-1] for shape in normalised),
+        }
+        table[name] = {
+            "published": printed.parameters,
+            "here": parameters[printed.counted],
+            "counted": printed.counted,
+            "published MACs": printed.multiplications,
+            "MACs here": macs(network) + printed.norm * sum(int(np.prod(shape)) for shape in normalised),
+        }
+    return pd.DataFrame(table).T

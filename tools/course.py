@@ -37,7 +37,7 @@ from kws.infra.files import (  # noqa: E402
     read_text,
     write_json,
 )
-from kws.split import corpus_files  # noqa: E402
+from kws.infra.manifest import corpus_files  # noqa: E402
 
 VERBOSE = bool(os.environ.get("VERBOSE"))
 SETTINGS = "CORPUS PROFILE SEED WORDS HELD_OUT MODEL EXPERIMENTS PEERS CLUSTER PI_HOST IMGS LISTEN".split()
@@ -178,6 +178,7 @@ def files_in(work):
 def note_time(work, name, seconds):
     """Keep in `work`/seconds.json how long a notebook took when it ran for the first time, with nothing to skip."""
     path = work / "seconds.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, dict(sorted(({name: seconds} | read_json(path)).items())))
 
 
@@ -198,7 +199,7 @@ def main():
                 [sys.executable, "-c", WARM_UP], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
             )
         for path in args.notebooks:
-            page = work / "notebooks" / path.name
+            page = work / "notebooks" / "-".join(path.resolve().relative_to(ROOT).parts)
             with exclusive_write(page):
                 found = read_json(page.with_suffix(".json"))
                 if (

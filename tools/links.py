@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 TRUSTED = (
     "arxiv.org",
+    "creativecommons.org",
     "distributed.dask.org",
     "github.com",
     "hypothesis.readthedocs.io",

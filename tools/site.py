@@ -77,7 +77,7 @@ def main(folder=ROOT / "_site", notebooks=ROOT):
     for name, html in pages.items():
         (folder / f"{name}.html").write_text(linked(html))
     for file in {file for text in TEXTS for file in files_linked(ROOT / text)}:
-        (folder / file).parent.mkdir(exist_ok=True)
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / file, folder / file)
     print(folder / "index.html")
 

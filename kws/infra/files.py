@@ -12,13 +12,14 @@ import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
 
 
@@ -27,6 +28,19 @@ MORE_FILES = "Allow more: ulimit -n 1024"
 
 class CourseError(ValueError):
     """Something that a person can put right. The message names the file and what to do."""
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Nothing of what libraries in C say on stderr of the machine: they do it before they can be asked not to."""
+    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(saved, 2)
+        os.close(saved)
+        os.close(nowhere)
 
 
 def check_number(name: str, value: float, least: float, below: float = math.inf) -> None:
@@ -144,6 +158,29 @@ def _disk_error(error: Exception, target: Path) -> CourseError | None:
     if is_one_of(errno.EMFILE, errno.ENFILE):
         return CourseError(f"{target}: too many files are open. {MORE_FILES}, and do the same again")
     return None
+
+
+def rows_in_file(path: Path, width: int, blocks_after: Callable[[int], Iterable[np.ndarray]]) -> np.ndarray:
+    """float32 [n, width] kept in a plain file; where it is not there, or not whole, it is made and the older ones removed.
+
+    `blocks_after(done)` yields the blocks of rows that follow the first `done`. It is resumed where it was stopped.
+    Files of one kind have a name in common, up to its first hyphen.
+    """
+    import numpy as np
+
+    part = part_of(path)
+    with exclusive_write(path):
+        if not path.exists():
+            for old in path.parent.glob(path.name.split("-")[0] + "-*"):
+                if old != part:
+                    old.unlink()
+            with open(part, "ab") as file:
+                done = file.tell() // (4 * width)
+                file.truncate(done * 4 * width)
+                for block in blocks_after(done):
+                    file.write(block.tobytes())
+            part.replace(path)
+    return np.fromfile(path, "float32").reshape(-1, width)
 
 
 # is it still the same?

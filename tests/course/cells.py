@@ -37,6 +37,7 @@ def run(path):
 
 
 def main(paths):
+    import kws.infra.runs
     import kws.submission
     import kws.training
     import kws.visualize  # noqa: F401

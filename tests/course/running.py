@@ -16,7 +16,7 @@ def copy_course(folder):
     for path in [*NOTEBOOKS, ROOT / "pyproject.toml", ROOT / "req.txt"]:
         shutil.copy(path, folder)
     ignored = shutil.ignore_patterns("__pycache__", "_modidx.py")
-    for name in ("kws", "tools", "extras", "benchmarks"):
+    for name in ("kws", "tools", "extras", "solutions", "benchmarks"):
         shutil.copytree(ROOT / name, folder / name, ignore=ignored)
     return folder
 

@@ -14,8 +14,8 @@ from conftest import ROOT
 from course.running import NOTEBOOKS, copy_course, run_course, smoke
 
 from kws.audio import coloured_noise, write_wav
+from kws.infra.runs import Options, train
 from kws.infra.synthetic import load_espeak, make_voices, utter
-from kws.training import Options, train
 
 full = pytest.mark.full
 
@@ -73,11 +73,12 @@ def test_long_experiments(tmp_path):
     rows[rows.model == "linear"].to_csv(work / "experiments.csv", index=False)
     ready = run_course(course, "4", tool="checkpoint.py")
     assert ready.returncode == 0 and ready.stdout.endswith("Notebook 4 can begin.\n"), said(ready)
-    done = run_course(course, "4_full_training.ipynb", EXPERIMENTS="more")
+    notebooks = "4_full_training.ipynb", "extras/tricks_and_labels.ipynb"
+    done = run_course(course, *notebooks, EXPERIMENTS="more")
     assert done.returncode == 0, said(done)
     tried = pd.read_csv(work / "training_experiments.csv")
     assert set(tried.experiment) == {
-        "recipe", "twice", "engines", "wrong labels", "balance", "tricks", "pseudo labels", "warm start", "distillation",
+        "recipe", "twice", "wrong labels", "balance", "tricks", "pseudo labels", "warm start", "distillation",
     }  # fmt: skip
     results = json.loads((work / "results.json").read_text())
     assert 0 <= results["board_estimate"]["all of them new"] <= 1
@@ -171,9 +172,7 @@ def test_notebooks_out_of_order(place, tmp_path, run_cells, cases):
     for file in ("manifest.csv", "labels.txt", "manifest.json"):
         shutil.copy(place.work / file, data)
     expect("4", "3_sample_experiments.ipynb", "data/synthetic-smoke/experiments.csv")
-    kept = pd.DataFrame(
-        [{"model": "linear", "accuracy": 0.5, "high": 0.6, "seconds": 1, "seed": 0}, {"model": "dnn"}]
-    )
+    kept = pd.DataFrame([{"model": "linear", "accuracy": 0.5, "MACs": 47_040, "seed": 0}, {"model": "dnn"}])
     kept.to_csv(data / "experiments.csv", index=False)
     expect("4", "2_preprocess_augment.ipynb", "data/synthetic-smoke/")
     for store in place.work.glob("*.bc"):

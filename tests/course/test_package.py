@@ -11,6 +11,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import soundfile
 from conftest import ROOT
 
 MODULES = [
@@ -32,6 +33,7 @@ def wheel(tmp_path_factory):
         "LICENSE",
         "req.txt",
         "req-scale.txt",
+        "req-micro.txt",
         "requirements-dev.txt",
     ):
         shutil.copy(ROOT / name, source)
@@ -51,6 +53,11 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kws"}
     assert "kws/infra/tf14_ops.json" in names and "kws/py.typed" in names
+    default = (ROOT / "kws/models_data/default.txt").read_text().strip()
+    assert {
+        f"kws/models_data/{default}/{name}"
+        for name in ("model.tflite", "labels.txt", "card.json", "README.md")
+    } <= {*names}
     wanted = [
         line.split("#")[0].split(";")[0].strip() for line in (ROOT / "req.txt").read_text().splitlines()
     ]
@@ -104,7 +111,12 @@ def test_the_wheel_installs_with_what_it_needs(wheel, tmp_path):
         pytest.skip("the package index cannot be reached")
     assert done.returncode == 0, done.stderr[-2_000:]
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
-    for command in ([bin_ / "python", "-c", IMPORT_ALL], [bin_ / "kws", "--help"]):
+    soundfile.write(tmp_path / "quiet.wav", [0.0] * 16_000, 16_000)
+    for command in (
+        [bin_ / "python", "-c", IMPORT_ALL],
+        [bin_ / "kws", "--help"],
+        [bin_ / "kws", "label", "quiet.wav"],
+    ):
         done = subprocess.run(
             list(map(str, command)), cwd=tmp_path, env=environment, capture_output=True, text=True
         )
@@ -115,8 +127,8 @@ def test_names_at_the_top_are_imported_when_they_are_used():
     code = "import sys, kws; kws.read_clip; assert 'tensorflow' not in sys.modules; print(*kws.__all__)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    wanted = "read_clip log_mel FEATURES ZOO make_manifest train load_predictor predict_clips score check_submission"
-    assert {*wanted.split(), "KeywordDetector"} <= set(done.stdout.split())
+    wanted = "read_clip log_mel FEATURES ZOO make_manifest train load_predictor load_pretrained predict_clips score"
+    assert {*wanted.split(), "check_submission", "KeywordDetector"} <= set(done.stdout.split())
     import kws
 
     assert all(getattr(kws, name) is not None for name in kws.__all__)

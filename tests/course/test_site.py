@@ -11,7 +11,7 @@ import pytest
 from conftest import ROOT
 from course.running import NOTEBOOKS
 
-from tools import badges, exercises, site
+from tools import badges, site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 OPTIONS = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader", "--disable-quic"]
@@ -116,16 +116,3 @@ def test_pages_in_a_browser(pages):
                 page.wait_for_function(f"Math.abs({eye}.x - {before['x']}) > 0.1", timeout=30_000)
             page.close()
         browser.close()
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_exercises_have_no_solutions(path):
-    notebook = nbformat.read(path, 4)
-    solutions = [c for c in notebook.cells if "solution" in c.metadata.get("tags", [])]
-    assert 2 <= sum(c.cell_type == "code" for c in solutions) <= 3
-    made = exercises.exercise(notebook)
-    nbformat.validate(nbformat.from_dict(made))
-    text = "\n".join(cell["source"] for cell in made["cells"])
-    assert all(c.source not in text for c in solutions)
-    assert text.count("# your turn") == sum(c.cell_type == "code" for c in solutions)
-    assert not any(cell.get("outputs") for cell in made["cells"])

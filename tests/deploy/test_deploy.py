@@ -25,12 +25,13 @@ from kws.deploy import (
     freeze,
     load_graph,
     long_recording,
-    tensor_ranges,
     to_litert,
+    with_audio_spectrogram,
     write_frozen,
     write_kit,
 )
 from kws.infra.files import CourseError
+from kws.infra.graphs import tensor_ranges, without_unused
 from kws.infra.tf14 import TF14_OPS, run_in_tf14
 from kws.models import stored_features, with_front_end
 from kws.pi import load_litert
@@ -95,9 +96,11 @@ def expected(model, clips):
 def test_all_forms_agree(model, expected, clips, tmp_path):
     assert expected.std(0).max() > 0.001, "a model that always says the same proves nothing"
     frozen = freeze(model)
-    (tmp_path / "frozen.pb").write_bytes(for_tf14(contest_graph(model)).SerializeToString())
+    (tmp_path / "rfft.pb").write_bytes(for_tf14(contest_graph(model)).SerializeToString())
+    write_frozen(model, tmp_path / "frozen.pb")
     forms = {
         "frozen function": lambda clip: frozen(tf.constant(clip[None]))[0][0],
+        "frozen graph with RFFT": load_graph(tmp_path / "rfft.pb"),
         "frozen graph": load_graph(tmp_path / "frozen.pb"),
         "LiteRT": load_litert(to_litert(frozen)),
     }
@@ -153,6 +156,24 @@ def test_batch_normalisation_is_folded(model, clips):
         "only one that comes first, with nothing before it, may stay"
     )
     assert len(slim.layers) == len(network.layers) - norms[0] + norms[1]
+
+
+def operations(graph):
+    return {node.op for node in graph.node}
+
+
+def test_the_power_spectrum_becomes_one_operation(small):
+    graph = contest_graph(small)
+    fast = with_audio_spectrogram(graph)
+    assert "RFFT" in operations(graph) and "AudioSpectrogram" not in operations(graph)
+    assert operations(fast) & {"RFFT", "ComplexAbs", "AudioSpectrogram"} == {"AudioSpectrogram"}
+    assert len(fast.node) < len(graph.node)
+
+
+def test_a_graph_without_a_power_spectrum_stays_as_it_is():
+    network = keras.Sequential([keras.Input((16_000, 1)), keras.layers.Flatten(), keras.layers.Dense(12)])
+    graph = contest_graph(with_front_end(network, "pcm", {"mean": [0.0], "std": [1.0]}))
+    assert with_audio_spectrogram(graph) == without_unused(graph, "labels_softmax")
 
 
 def test_the_list_of_operations_is_that_of_the_genuine_library(tf14):
@@ -225,6 +246,8 @@ def test_dynamic_range_and_ranges(small, clips):
         ranges["front end"].any()
         and not ranges["front end"].all()
         and (ranges.largest >= ranges.typical).all()
+        and ranges.constant.any()
+        and not ranges.constant.all()
     )
 
 

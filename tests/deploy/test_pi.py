@@ -182,6 +182,13 @@ def test_a_detector_averages_waits_and_is_not_fooled_by_one_window():
     assert not any(KeywordDetector(names).update(ms, unknown) for ms in range(0, 3_000, 100))
 
 
+@pytest.mark.parametrize("threshold", [0.7, np.float64(0.7), np.float32(0.7)])
+def test_thresholds_are_compared_in_one_type(threshold):
+    """0.7 of float32 is a little less than 0.7: whatever the type of the threshold, it is detected or not alike."""
+    just_below = np.array([0, 0.3, np.nextafter(np.float32(0.7), np.float32(0)), 0], "float32")
+    assert KeywordDetector(["silence", "unknown", "yes", "no"], threshold).update(0, just_below) is None
+
+
 def test_windows_end_with_the_newest_chunk():
     chunks = [np.full(1_600, i, "float32") for i in range(12)]
     times, seconds = zip(*sliding_windows(chunks))

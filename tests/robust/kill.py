@@ -36,8 +36,9 @@ import pandas as pd
 
 from kws.infra import experiments
 from kws.infra.corpora import Archive, fetch_archive
+from kws.infra.manifest import export_folders
 from kws.infra.synthetic import SPOKEN_WORDS, make_synthetic, make_tags
-from kws.split import Place, export_folders, make_manifest, read_manifest
+from kws.split import Place, make_manifest, read_manifest
 
 
 def tree(folder):
@@ -176,7 +177,7 @@ def linked_stores(folder, place):
 
 
 def training(folder, place):
-    from kws.training import Options, train
+    from kws.infra.runs import Options, train
 
     train(place._replace(work=folder), Options("linear", 6, engine="tensorflow"))
 
@@ -265,7 +266,7 @@ STEPS = {
     "sweep": Step(sweep, check=lambda *args: None),  # tables grow, row by row
     "results": Step(results, check=lambda *args: None),
     "prediction": Step(prediction, check=never_half(r"probs\.npy"), imports=("kws.inference",)),
-    "training": Step(training, linked_stores, trained, lambda *args: None, ("kws.training",)),
+    "training": Step(training, linked_stores, trained, lambda *args: None, ("kws.infra.runs",)),
     "tagging": Step(tagging, result=trained, check=lambda *args: None, imports=("kws.tagging",)),
 }
 

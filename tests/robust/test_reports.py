@@ -17,16 +17,18 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 
-from kws import cli, inference, pi, split, tagging, training
+from kws import cli, inference, pi, split, tagging
 from kws.audio import as_text, no_recordings, noise_recordings, read_clip, recordings, same_name, write_wav
 from kws.inference import load_predictor, named_clips, predict_clips
 from kws.inference import test_clips as clips_to_predict
+from kws.infra import runs
 from kws.infra.backend import keras
 from kws.infra.corpora import get_corpus
 from kws.infra.files import CourseError, csv_rows, exclusive_write, read_csv, write_csv, write_json
+from kws.infra.manifest import corpus_files
 from kws.infra.synthetic import load_espeak, make_noises, make_synthetic
 from kws.metrics import apply_temperature, label_precisions, reliability, score, wilson
-from kws.split import LABELS, corpus_files, make_manifest, noise_stretches, scan_corpus
+from kws.split import LABELS, make_manifest, noise_stretches, scan_corpus
 from kws.submission import check_submission, leaderboard, score_submission, write_submission
 from kws.tagging import FrameSettings, class_list, load_tagger, read_settings, read_tags, train_tags
 
@@ -175,7 +177,7 @@ def test_files_that_macos_leaves_are_no_clips(models, tmp_path):
     assert [row[0] for _, row in csv_rows(tmp_path / "x.csv")] == ["fname", "a.WAV", "b.wav"]
     place = split.Place.of(tmp_path, pd.DataFrame({"label": pd.Categorical([], LABELS)}), tmp_path / "corpus")
     columns = "path word label speaker split sample start gain".split()
-    both = training.with_unlabelled(place._replace(manifest=place.manifest.reindex(columns=columns)))
+    both = runs.with_unlabelled(place._replace(manifest=place.manifest.reindex(columns=columns)))
     assert [Path(path).name for path in both.path] == ["a.WAV", "b.wav"]
 
 
@@ -607,15 +609,15 @@ def test_another_keras_ends_with_one_sentence(environment, settings, said, tmp_p
 def test_tf_config_is_told_where_it_is_none(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(CourseError, match="TF_CONFIG: not the JSON"):
-        training.worker_number()
+        runs.worker_number()
 
 
 @pytest.mark.parametrize("text", ["", "{}"])
 def test_an_empty_tf_config_names_no_workers(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
-    assert training.worker_number() == 0
+    assert runs.worker_number() == 0
     if not text:
-        assert training.choose_strategy().num_replicas_in_sync >= 1
+        assert runs.choose_strategy().num_replicas_in_sync >= 1
 
 
 @pytest.fixture(scope="module")
@@ -945,8 +947,8 @@ def test_a_number_out_of_range_is_told_by_kws(arguments, said, models, capsys):
         lambda folder: tagging.mobilenet_v1(2, width=float("nan")),
         lambda folder: tagging.mobilenet_v1(2, dropout=1.0),
         lambda folder: tagging.mobilenet_v1(2, pool="median"),
-        lambda folder: training.Options("linear", 0),
-        lambda folder: training.Options("linear", 1, seed=-1),
+        lambda folder: runs.Options("linear", 0),
+        lambda folder: runs.Options("linear", 1, seed=-1),
         lambda folder: wilson(0, 0),
         lambda folder: score([], []),
         lambda folder: score([1], [1, 2]),
@@ -1267,15 +1269,15 @@ def test_held_out_words_are_found_in_any_form():
 @pytest.mark.parametrize("options", [{"epochs": float("nan")}, {"epochs": 1.5}, {"epochs": 1, "seed": 2**32}])
 def test_settings_of_a_training_are_whole_numbers(options):
     with pytest.raises(CourseError, match="more is wanted"):
-        training.Options("linear", **options)
+        runs.Options("linear", **options)
 
 
 def test_a_training_belongs_to_what_is_in_its_teachers_and_its_start(tmp_path):
     place = split.Place.of(tmp_path, pd.DataFrame({"label": pd.Categorical([], LABELS)}))
     path = tmp_path / "teacher.keras"
     for options in (
-        training.Options("linear", 1, teachers=(path,)),
-        training.Options("linear", 1, start=path),
+        runs.Options("linear", 1, teachers=(path,)),
+        runs.Options("linear", 1, start=path),
     ):
         path.write_text("one")
         before = options.settings(place)

@@ -1,21 +1,29 @@
 """The command kws: what each command says, and what it does, in this process."""
 
 import shutil
+import subprocess
+import sys
 
 import keras
 import numpy as np
 import pandas as pd
 import pytest
+import soundfile
+import soxr
+from conftest import ROOT
 
 import kws
-from kws import cli, inference
-from kws.audio import CLIP_SAMPLES
+from kws import cli, inference, microphone, pretrained
+from kws.audio import CLIP_SAMPLES, read_clip
 from kws.inference import load_predictor
-from kws.split import LABELS
+from kws.split import LABELS, scan_corpus
 from kws.zoo import ZOO
 
 COMMANDS = (
-    *((name,) for name in "corpus features train freeze predict check board bench".split()),
+    *(
+        (name,)
+        for name in "corpus features train freeze predict label listen record check board bench".split()
+    ),
     *(("tag", name) for name in "train evaluate write".split()),
 )
 
@@ -91,6 +99,16 @@ def test_help_of_all(capsys):
         ("board gone.csv text.csv", "gone.csv: there is no such file"),
         ("board text.csv text.csv", "text.csv: has no column fname, label, Usage"),
         ("board text.csv", "CSVS"),
+        ("label gone.wav", "gone.wav: there is no such file"),
+        ("label text.csv", "text.csv: cannot be read"),
+        ("label text.csv --model gone.tflite", "gone.tflite: there is no such file"),
+        ("label text.csv --model text.csv", "text.csv: a .tflite file is wanted"),
+        ("label text.csv --model text.tflite", "labels.txt: there is no such file"),
+        ("listen --file gone.wav", "gone.wav: there is no such file"),
+        ("listen --threshold 2", "threshold"),
+        ("record yes yes --speaker anna", "words yes, yes: name one or more, each once"),
+        ("record a/b --speaker anna", "'a/b': no name for a folder"),
+        ("record yes", "speaker"),
         ("bench gone.keras", "gone.keras: there is no such model"),
         ("bench gone.tflite", "gone.tflite: there is no such model"),
         ("bench text.tflite", "text.tflite: not a LiteRT model"),
@@ -213,3 +231,112 @@ def test_a_stop_says_how_to_go_on(monkeypatch, capsys):
     monkeypatch.setattr(cli, "app", stop)
     with pytest.raises(SystemExit, match="Stopped. The same command goes on where it was."):
         cli.main(["--help"])
+
+
+@pytest.fixture
+def words(corpus, tmp_path):
+    """A recording in stereo at 44.1 kHz, as flac: two words of machine speech with pauses."""
+    clips = [read_clip(sorted((corpus / f"train/audio/{word}").glob("*.wav"))[0]) for word in ("yes", "stop")]
+    pause = np.zeros(2 * CLIP_SAMPLES, "float32")
+    sound = soxr.resample(np.concatenate([pause, clips[0], pause, clips[1], pause]), CLIP_SAMPLES, 44_100)
+    path = tmp_path / "words.flac"
+    soundfile.write(path, np.stack([sound, sound], 1), 44_100)
+    return path
+
+
+def test_label_reads_any_sound(corpus, words, capsys):
+    clip = sorted((corpus / "train/audio/yes").glob("*.wav"))[0]
+    one, long = said(capsys, "label", clip, words).splitlines()
+    assert one.startswith(f"{clip}: ") and one.count(", ") == 2
+    assert "(the loudest second, from " in long
+    assert "text.csv: cannot be read" in refused(capsys, "label", __file__).replace(__file__, "text.csv")
+
+
+def test_label_needs_no_tensorflow(words):
+    code = f"import sys; from kws import cli; cli.main(['label', {str(words)!r}]); assert 'tensorflow' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and not done.stderr and done.stdout.startswith(str(words)), done.stderr
+
+
+class Told:
+    """A stand-in for a model: it is told what it says, by the loudness of the sound."""
+
+    def __call__(self, pcm):
+        loud = float(np.sqrt(np.mean(pcm**2)) > 0.01)
+        return np.array([1 - loud, 0, loud, *[0] * 9], "float32")
+
+
+def test_listen_to_a_recording_and_to_a_microphone(words, monkeypatch, capsys):
+    opened = pretrained.load_pretrained()._replace(predict=Told())
+    monkeypatch.setattr(pretrained, "load_pretrained", lambda: opened)
+    heard = said(capsys, "listen", "--file", words)
+    assert [line.split()[2] for line in heard.splitlines()] == ["yes", "yes"]
+    seconds = [float(line.split()[0]) for line in heard.splitlines()]
+    assert 2 < seconds[0] < 3.2 and 5 < seconds[1] < 6.2
+    chunks = microphone.in_chunks(pretrained.read_sound(words))
+    monkeypatch.setattr(microphone, "microphone", lambda device: chunks)
+    assert said(capsys, "listen") == heard
+    monkeypatch.setattr(microphone, "microphones", lambda: ["one", "two"])
+    assert said(capsys, "listen", "--devices") == "one\ntwo\n"
+    monkeypatch.setattr(microphone, "microphones", lambda: [])
+    assert "no microphone was found" in refused(capsys, "listen", "--devices")
+
+
+def test_nobody_reads_on(words):
+    listening = [sys.executable, "-m", "kws.cli", "listen", "--file", str(words), "--threshold", "0"]
+    with subprocess.Popen(
+        listening, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        process.stdout.readline()
+        process.stdout.close()
+        assert process.wait(60) == 1 and "Traceback" not in process.stderr.read()
+
+
+def test_listen_ends_with_ctrl_c(monkeypatch, capsys):
+    def stopped(device):
+        yield np.zeros(1_600, "float32")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(microphone, "microphone", stopped)
+    assert said(capsys, "listen") == ""
+
+
+def test_record_makes_a_corpus(corpus, tmp_path, monkeypatch, capsys):
+    """A speaker made of machine speech, who says what is asked for, into a corpus that the course takes."""
+    asked, clips = [], {}
+    for word in ("yes", "no"):
+        path = sorted((corpus / f"train/audio/{word}").glob("*.wav"))[0]
+        clips[word] = np.pad(read_clip(path), (8_000, 8_000))
+
+    def hear(chunks, seconds):
+        sound = (
+            clips[asked[-1]] if asked else np.random.default_rng(0).normal(0, 1e-3, round(16_000 * seconds))
+        )
+        return sound[: round(16_000 * seconds)].astype("float32")
+
+    def say(text=""):
+        if "say:" in text:
+            asked.append(text.split("say:")[1].strip())
+
+    record_words = microphone.record_words
+    monkeypatch.setattr(microphone, "microphone", lambda device: iter([np.zeros(1_600)] * 9))
+    monkeypatch.setattr(microphone, "skip_old", lambda chunks: None)
+    monkeypatch.setattr(microphone, "take", hear)
+    quick = {"say": say, "wait": lambda seconds: None}
+    monkeypatch.setattr(microphone, "record_words", lambda *args: record_words(*args, **quick))
+    for speaker in ("Anna", "Ben", "anna"):
+        asked.clear()
+        out = said(
+            capsys, "record", "yes", "no", "--speaker", speaker, "--into", tmp_path / "mine", "--takes", 2
+        )
+        assert out.startswith(f"{tmp_path / 'mine'}: 4 clips more.")
+        assert asked == ["yes", "no"] * 2
+    names = sorted(path.name for path in (tmp_path / "mine/yes").iterdir())
+    assert names == [f"anna_nohash_{n}.wav" for n in range(4)] + [f"ben_nohash_{n}.wav" for n in range(2)]
+    assert sorted(path.name for path in (tmp_path / "mine/_background_noise_").iterdir()) == [
+        "anna.wav",
+        "ben.wav",
+    ]
+    clips, skipped = scan_corpus(tmp_path / "mine", ("yes", "no"))
+    assert len(clips) == 12 and not len(skipped) and set(clips.speaker) == {"anna", "ben"}
+    assert (clips.samples == CLIP_SAMPLES).all()

@@ -9,12 +9,12 @@ from kws.models import (
     label_numbers,
     linear,
     macs,
-    recurrent,
     stored_features,
     tc_resnet,
     with_front_end,
 )
 from kws.preprocess import open_store
+from kws.zoo import lstm
 
 
 def test_macs_by_hand():
@@ -60,7 +60,7 @@ def test_sub_spectral_norm_treats_bands_apart():
 
 
 def test_attention_weighs_frames():
-    network = recurrent("lstm")
+    network = lstm()
     softmax = next(layer for layer in network.layers if isinstance(layer, keras.layers.Softmax))
     weights = keras.Model(network.input, softmax.output)(np.random.default_rng(0).random((2, 98, 40)))
     assert weights.shape == (2, 49, 1) and np.allclose(np.sum(weights, axis=1), 1, atol=1e-5)

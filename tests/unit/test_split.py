@@ -12,18 +12,16 @@ import soundfile
 from kws.audio import CLIP_SAMPLES, coloured_noise, read_clip, write_wav
 from kws.infra.corpora import get_corpus
 from kws.infra.files import CourseError
+from kws.infra.manifest import corpus_files, export_folders, list_files
 from kws.infra.synthetic import load_espeak, make_voices, utter
 from kws.split import (
     LABELS,
     SAMPLE_SIZES,
     Place,
-    corpus_files,
     draw_sample,
-    export_folders,
     is_out_of_vocabulary,
     label_list,
     labels_of,
-    list_files,
     make_manifest,
     manifest_hash,
     noise_stretches,

@@ -10,6 +10,7 @@ import scipy.special
 from kws.audio import CLIP_SAMPLES
 from kws.inference import predict_clips
 from kws.inference import test_clips as clips_to_predict
+from kws.infra.contest import stand_ins, words_to_labels
 from kws.infra.files import CourseError
 from kws.split import LABELS
 from kws.submission import (
@@ -20,7 +21,6 @@ from kws.submission import (
     score_submission,
     send_submission,
     tta,
-    words_to_labels,
     write_submission,
 )
 
@@ -182,3 +182,9 @@ def test_words_become_labels():
     np.testing.assert_allclose(twelve[:, 2:], probabilities[:, :10], rtol=1e-6)
     np.testing.assert_allclose(twelve[:, 1], probabilities[:, 10:31].sum(1), rtol=1e-6)
     np.testing.assert_allclose(twelve[:, 0], probabilities[:, 31], rtol=1e-6)
+
+
+def test_held_out_clips_stand_in_for_test_clips(place, tmp_path):
+    paths = stand_ins(place._replace(work=tmp_path), 5)
+    assert [path.name for path in paths] == [f"clip_{number:03}.wav" for number in range(5)]
+    assert all(path.parent == tmp_path / "stand_ins" and path.stat().st_size > 44 for path in paths)

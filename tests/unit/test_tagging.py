@@ -464,7 +464,7 @@ def test_commands(tags, tmp_path, capsys, shallow):
 def test_a_terminal_says_what_is_wrong(tags, tmp_path):
     (tmp_path / "bad.csv").write_text("fname,labels\ntest0000.wav,bell\ntest0000.wav,bell\n")
     arguments = ["--task", "tagging", "--train-csv", "bad.csv", "--train-clips", str(tags / "test")]
-    program = [sys.executable, "-m", "kws.training", *arguments]
+    program = [sys.executable, "-m", "kws.cli", "train", *arguments]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(program, capture_output=True, text=True, cwd=tmp_path, env=environment)
     *_, line = done.stderr.splitlines()  # TensorFlow may have said something before

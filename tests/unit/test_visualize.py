@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import scipy.signal
 
 from kws import visualize
 from kws.audio import SAMPLE_RATE, write_wav
 from kws.infra.files import CourseError, part_of
+from kws.preprocess import log_mel
 from kws.visualize import (
-    clip_chooser,
     describe_clips,
     describe_corpus,
     find_anomalies,
+    formants,
+    hiss_and_voice,
     list_anomalies,
     log_mel_picture,
     log_spectrogram,
@@ -56,6 +60,11 @@ def test_many_clips_at_once_are_the_same_as_one_by_one(clips):
     )
 
 
+def test_mel_picture_is_the_log_mel_of_the_models(clips):
+    ours = np.asarray(log_mel(clips[:5])).transpose(0, 2, 1) * 10 / np.log(10)
+    assert np.allclose(log_mel_picture(clips[:5]), ours, atol=1e-2)
+
+
 def test_mel_picture_is_finite_for_silence():
     assert np.allclose(log_mel_picture(SILENCE), -60)
 
@@ -84,28 +93,25 @@ def test_a_clip_is_judged_alone(clips):
     assert speech_probability(clips[0][:8_000]).shape == (16,) and len(speech_mask(clips[0][:8_000])) == 8_000
 
 
-def test_chooser_offers_what_there_is_and_shows_what_was_chosen(spoken):
-    shown = []
-    word, speaker, clip = clip_chooser(spoken, shown.append).children[0].children
-    for chosen in spoken.word.unique():
-        word.value = chosen
-        of_word = spoken[spoken.word == chosen]
-        assert set(speaker.options) == set(of_word.speaker)
-        for name in speaker.options:
-            speaker.value = name
-            assert {index for _, index in clip.options} == set(of_word.index[of_word.speaker == name])
-            row = shown[-1]
-            assert (row.word, row.speaker, row.name) == (chosen, name, clip.value)
-    assert {row.word for row in shown} == set(spoken.word)
+def test_hiss_and_voice_are_told_apart():
+    noise = np.random.default_rng(0).standard_normal(SAMPLE_RATE)
+    above = noise - scipy.ndimage.uniform_filter1d(noise, 4)  # weak below 4 kHz
+    hiss, voice = hiss_and_voice(np.where(TIME < 0.5, 0.3 * TONE, 0.3 * above) * (np.abs(TIME - 0.5) > 0.1))
+    assert voice[5:35].all() and hiss[65:95].all() and not (hiss | voice)[45:55].any()
+    assert not (hiss & voice).any()
+    assert not any(mask.any() for mask in hiss_and_voice(SILENCE))
 
 
-def test_chooser_by_other_columns(spoken):
-    shown = []
-    label, clip = (
-        clip_chooser(spoken.astype({"label": "category"}), shown.append, by=("label",)).children[0].children
-    )
-    label.value = label.options[-1]
-    assert shown[-1].label == label.value and len(clip.options) == (spoken.label == label.value).sum()
+def test_formants_are_where_a_filter_has_its_resonances():
+    pulses = np.zeros(SAMPLE_RATE)
+    pulses[::160] = 1  # a voice of 100 Hz
+    for hertz in (700, 1_200, 2_500):
+        pole = np.exp((-np.pi * 80 + 2j * np.pi * hertz) / SAMPLE_RATE)
+        pulses = scipy.signal.lfilter([1], np.poly([pole, pole.conj()]).real, pulses)
+    found = formants((pulses / np.abs(pulses).max()).astype("float32"))
+    assert found.shape == (101, 3)
+    assert np.allclose(np.nanmedian(found, axis=0), [700, 1_200, 2_500], rtol=0.05)
+    assert np.isnan(formants(SILENCE)).all()
 
 
 def test_descriptions_go_on_where_they_were_stopped(spoken, tmp_path, monkeypatch):

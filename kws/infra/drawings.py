@@ -1,0 +1,117 @@
+"""Drawings of networks for the notebooks: a chain of layers with shortcuts, and what one output of a layer reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KINDS = {  # words in the name of a layer, and the colour of its box: a number of the palette
+    ("conv", "dense", "gru", "depthwise", "attention", "token"): 0,  # has weights
+    ("norm", "relu", "softmax", "silu"): 1,  # normalisation, activation
+    ("mean", "max", "pool", "slice"): 2,  # without weights
+}
+
+
+def _colour(name: str) -> tuple[float, float, float]:
+    """Light colour of the box of a layer."""
+    import seaborn as sns
+
+    for words, number in KINDS.items():
+        if any(word in name.lower() for word in words):
+            return tuple(0.35 * np.array(sns.color_palette()[number]) + 0.65)
+    return (1.0, 1.0, 1.0)
+
+
+def draw_chain(
+    steps: Sequence[str], skips: Sequence[tuple[int, int, str]] = (), title: str = "", width: float = 8
+) -> Figure:
+    """Layers from left to right; `skips` are (from, to, text): the result of a layer goes around others.
+
+    A step + adds what comes in. A line break in a name makes two lines.
+    """
+    import matplotlib.pyplot as plt
+
+    size = [0.5 if step == "+" else 0.35 + 0.11 * max(map(len, step.split("\n"))) for step in steps]
+    left = np.cumsum([0, *(s + 0.42 for s in size[:-1])])
+    middle = left + np.array(size) / 2
+    high = 0.75 + 0.5 * len(skips)
+    fig, ax = plt.subplots(figsize=(width, width * (0.65 + high) / max(left[-1] + size[-1] + 0.4, 9) + 0.35))
+    boxes = []
+    line = {"arrowstyle": "->", "color": "0.3", "shrinkA": 0, "shrinkB": 1}
+    for number, step in enumerate(steps):
+        style = "circle" if step == "+" else "round,pad=0.5"
+        box = {"boxstyle": style, "fc": _colour(step), "ec": "0.3"}
+        name = ax.text(middle[number], 0, step, ha="center", va="center", fontsize=8, bbox=box)
+        boxes.append(name.get_bbox_patch())
+        if number:
+            arrow = line | {"patchA": boxes[-2], "patchB": boxes[-1]}
+            ax.annotate("", (middle[number], 0), (middle[number - 1], 0), arrowprops=arrow)
+    for level, (start, end, text) in enumerate(skips):
+        up, x0, x1 = (
+            0.75 + 0.5 * level,
+            left[start] + size[start] + 0.25,
+            middle[end] + 0.12 * (2 * level - 1),
+        )
+        ax.plot([x0, x0, x1], [0, up, up], color="0.3", lw=1)
+        ax.annotate("", (x1, 0), (x1, up), arrowprops=line | {"patchB": boxes[end]})
+        ax.text((x0 + x1) / 2, up + 0.06, text, ha="center", fontsize=8)
+    ax.set(xlim=(-0.3, max(left[-1] + size[-1] + 0.1, 8.6)), ylim=(-0.6, high), title=title)
+    ax.axis("off")
+    fig.tight_layout(pad=0.3)
+    return fig
+
+
+def draw_reach(reach: Mapping[str, np.ndarray], across: str, down: str, title: str = "") -> Figure:
+    """What one output of a layer reads: {title: numbers [down, across]}, 0 where it reads nothing, one colour for each number."""
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+    from matplotlib.colors import ListedColormap
+
+    colours = ListedColormap([(0.95, 0.95, 0.95), *sns.color_palette()])
+    fig, axes = plt.subplots(
+        1, len(reach), figsize=(8, 2.2), squeeze=False, sharey=True, constrained_layout=True
+    )
+    for ax, (name, cells) in zip(axes[0], reach.items()):
+        ax.pcolormesh(np.asarray(cells), cmap=colours, vmin=0, vmax=len(colours.colors) - 1, ec="white", lw=1)
+        ax.set(title=name, xlabel=across, xticks=[], yticks=[])
+        ax.title.set_size(9)
+    axes[0, 0].set_ylabel(down)
+    fig.suptitle(title)
+    return fig
+
+
+def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None:
+    """Accuracy against multiplications (columns accuracy, MACs; the index names the models), a colour for each family.
+
+    The front of those that none beats at the same cost is joined and in bold; rows whose `run` is not *here* are hollow.
+    """
+    import matplotlib.pyplot as plt
+    import seaborn as sns
+
+    colours = dict(zip(dict.fromkeys(family.values()), sns.color_palette()))
+    table = table.sort_values(["MACs", "accuracy"], ascending=[True, False])
+    before = table.accuracy.cummax().shift(fill_value=0)
+    for name, row in table.iterrows():
+        colour, on_front = colours[family[name]], row.accuracy > before[name]
+        ax.plot(row.MACs, 100 * row.accuracy, "o", color=colour, mfc=colour if row.run == "here" else "white")
+        ax.annotate(
+            name,
+            (row.MACs, 100 * row.accuracy),
+            (5, 3 if on_front else -8),
+            textcoords="offset points",
+            fontsize=8 if on_front else 6.5,
+            weight="bold" if on_front else "normal",
+        )
+    front = table[table.accuracy > before]
+    ax.step(front.MACs, 100 * front.accuracy, where="post", color="0.6", zorder=0)
+    dots = [plt.Line2D([], [], marker="o", ls="", color=colour) for colour in colours.values()]
+    ax.legend(dots, colours, loc="upper left", fontsize=8)
+    ax.set(xscale="log", xlabel="multiplications per clip", ylabel="validation accuracy in %")
+    ax.margins(x=0.12, y=0.08)

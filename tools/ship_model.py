@@ -1,0 +1,138 @@
+"""Put a trained model into the package: python tools/ship_model.py WORK [--model model_int8.tflite] [--name NAME]
+
+Copies the .tflite and labels.txt of a work folder to kws/models_data/NAME, writes its card from results.json there, and makes
+it the model that load_pretrained(), kws label, kws listen and the page in demo/ take. A model of the same name is replaced.
+"""
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from kws.infra.files import CourseError, file_digest, read_csv, read_json, write_atomically, write_json
+from kws.pretrained import SHIPPED, open_model
+
+ABOUT = {
+    "speech_commands_16k": "11,593 training clips of 1,552 speakers from Speech Commands v0.01 and v0.02 (Pete Warden, Google), "
+    "CC BY 4.0, with the noise recordings of the same corpus",
+}
+CARD = """# {name}
+
+A network that hears {words} in a second of sound, 16 kHz, mono. It also says *silence*, and *unknown* for other speech.
+
+| | |
+|---|---|
+| network | {network}, {parameters:,} parameters, {macs:,} multiplications a look, front end (log-mel) inside |
+| file | model.tflite, {bytes:,} bytes, {form} |
+| trained on | {data} |
+| training | {epochs} epochs, seed {seed}, {date} |
+| accuracy on voices it never heard{test_voices} | {test} |
+| accuracy on the validation speakers{val_voices} | {val} |
+| silence of noises it never heard | {silence} |
+| in a stream of the test speakers' words over noise | {stream} |
+
+## Licence and credit
+The model is under the licence of this project (Apache-2.0). Its training data is Speech Commands by Pete Warden (Google),
+CC BY 4.0: P. Warden, "Speech Commands: A Dataset for Limited-Vocabulary Speech Recognition", arXiv:1804.03209.
+
+## What it cannot do
+- It knows single words, said alone within a second. It understands no sentences, and does not know who speaks.
+- Its speakers were volunteers with microphones of their own, in English. Children, other accents and far microphones are few
+  among them; the table's figures are of the corpus, not of your room.
+- Other words, and other sounds, are sometimes taken for a command: the row of the stream counts such false alarms.
+- It must not decide anything that could harm somebody: no emergency stop, no alarm.
+"""
+
+
+def interval(score):
+    """An accuracy with its interval, number of clips and chance, in words."""
+    low, high = (f"{100 * score[key]:.1f}" for key in ("low", "high"))
+    return (
+        f"{100 * score['accuracy']:.1f} % of {score['n']:.0f} clips (95 % interval {low} to {high}; "
+        f"always the most frequent label: {100 * score['chance']:.1f} %)"
+    )
+
+
+def voices(work):
+    """{split: " (n speakers)"} of the manifest in a work folder."""
+    clips = read_csv(work / "manifest.csv", ("split", "speaker"), text=True)
+    counts = clips[clips.speaker != ""].groupby("split").speaker.nunique()
+    return {split: f" ({count} speakers)" for split, count in counts.items()}
+
+
+def ship(work, model="model_int8.tflite", name=""):
+    """Copy a model of a work folder into the package, with its card; returns its folder."""
+    work = Path(work)
+    results = read_json(work / "results.json")
+    if not results.get("deployed", {}).get(model):
+        raise CourseError(f"{work}: results.json has no scores of {model}. Run notebooks 4 and 5 on it first")
+    labels = open_model(work / model).labels  # it runs, and its labels fit
+    training, scores = results["training"], results["scores"]
+    name, speakers = name or training["model"], voices(work)
+    folder = SHIPPED / name
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(work / model, folder / "model.tflite")
+    shutil.copyfile(work / "labels.txt", folder / "labels.txt")
+    test = scores["test, spoken"] | {
+        key: results["deployed"][model][key] for key in ("accuracy", "low", "high")
+    }
+    streams = [row for row in results.get("streaming", []) if row["clips"] == "test"]
+    stream = max(streams, key=lambda row: row["correct share"], default=None)
+    card = {
+        "name": name,
+        "file": model,
+        "labels": labels,
+        "sha256": file_digest(work / model),
+        "bytes": (work / model).stat().st_size,
+        "parameters": training["parameters"],
+        "multiplications": training["MACs"],
+        "corpus": results["corpus"],
+        "data": ABOUT.get(
+            results["corpus"], f"{training['train_clips']:,} training clips of {results['corpus']}"
+        ),
+        "held-out voices": {key: test[key] for key in ("accuracy", "low", "high", "n", "chance")},
+        "date": training["date"],
+    }
+    write_json(folder / "card.json", card)
+    text = CARD.format(
+        name=name,
+        words=", ".join(labels[2:]),
+        network=training["model"],
+        parameters=training["parameters"],
+        macs=training["MACs"],
+        bytes=card["bytes"],
+        form="weights and activations of the network in 8 bits, front end in floating point"
+        if "int8" in model
+        else "floating point",
+        data=card["data"],
+        epochs=training["epochs"],
+        seed=training["seed"],
+        date=training["date"],
+        test_voices=speakers.get("test", ""),
+        val_voices=speakers.get("val", ""),
+        test=interval(test),
+        val=interval(scores["val, spoken"]) + ", before the weights became 8 bits",
+        silence=interval(scores["test, silence"]) + ", before the weights became 8 bits"
+        if scores.get("test, silence")
+        else "not measured",
+        stream=f"{stream['correct']:.0f} of {stream['true']:.0f} commands right, {stream['wrong']:.0f} wrong and "
+        f"{stream['false alarms']:.0f} false alarms in {stream['minutes']:.0f} minutes (threshold {stream['threshold']:g})"
+        if stream
+        else "not measured",
+    )
+    write_atomically(folder / "README.md", text.encode())
+    write_atomically(SHIPPED / "default.txt", f"{name}\n".encode())
+    return folder
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("work", type=Path, help="such as data/speech_commands_16k, after notebooks 4 and 5")
+    parser.add_argument("--model", default="model_int8.tflite")
+    parser.add_argument("--name", default="", help="default: the network's name")
+    try:
+        place = ship(**vars(parser.parse_args()))
+    except CourseError as error:
+        sys.exit(str(error))
+    print(f"{place}: {json.loads((place / 'card.json').read_text())['bytes']:,} bytes, now the default")
