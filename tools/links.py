@@ -16,6 +16,7 @@ TRUSTED = (
     "distributed.dask.org",
     "github.com",
     "hypothesis.readthedocs.io",
+    "librosa.org",
     "mlcommons.org",
     "storage.googleapis.com",
     "www.apache.org",
