@@ -29,7 +29,7 @@ class Pretrained(NamedTuple):
 
 def shipped_models() -> list[str]:
     """Names of the models in the package; the default one first."""
-    default = (SHIPPED / "default.txt").read_text().strip()
+    default = (SHIPPED / "default.txt").read_text(encoding="utf-8").strip()
     return sorted(
         (path.parent.name for path in SHIPPED.glob("*/card.json")), key=lambda name: name != default
     )
