@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from tensorflow.python.framework.convert_to_constants import convert_variables_t
 from kws.deploy import fold_batch_norm
 from kws.inference import load_clip_model
 from kws.infra.backend import keras
-from kws.infra.files import CourseError, quiet_stderr
+from kws.infra.files import CourseError, quiet_stderr, stderr_to
 from kws.preprocess import FFT_SIZE, FLOOR, HOP, WINDOW, mel_matrix
 
 ALIGNMENT = 16  # bytes: an arena's size is a multiple of it
@@ -69,32 +67,16 @@ def _library() -> Any:
     return runtime
 
 
-@contextlib.contextmanager
-def _stderr() -> Iterator[Callable[[], str]]:
-    """What a library in C writes to stderr meanwhile, as a function that reads it."""
-    with tempfile.TemporaryFile() as file:
-        saved = os.dup(2)
-        os.dup2(file.fileno(), 2)
-
-        def read():
-            file.seek(0)
-            return file.read().decode(errors="replace")
-
-        try:
-            yield read
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)
-
-
 def load_micro(flatbuffer: bytes, arena: int = 0) -> Any:
     """Interpreter of TensorFlow Lite Micro. CourseError, with its words, where it cannot run a model in an arena (bytes)."""
     runtime = _library()
-    with _stderr() as said:
+    with tempfile.TemporaryFile() as said, stderr_to(said):
         try:
             return runtime.Interpreter.from_bytes(flatbuffer, arena_size=arena or 2**22)
         except RuntimeError as error:
-            reason = next((line for line in said().splitlines() if line.strip()), str(error))
+            said.seek(0)
+            lines = said.read().decode(errors="replace").splitlines()
+            reason = next((line for line in lines if line.strip()), str(error))
             raise CourseError(f"TensorFlow Lite Micro cannot run this model: {reason.strip()}") from error
 
 

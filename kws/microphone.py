@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 
 from kws import pi
-from kws.audio import CLIP_SAMPLES, NOISE_WORD, SAMPLE_RATE, is_text, same_name, visible_files, write_wav
+from kws.audio import (
+    CLIP_SAMPLES,
+    NOISE_WORD,
+    SAMPLE_RATE,
+    is_text,
+    same_name,
+    to_float,
+    visible_files,
+    write_wav,
+)
 from kws.infra.files import CourseError, quiet_stderr
 from kws.pretrained import Pretrained, load_pretrained, loudest_second, top
 
@@ -112,7 +121,7 @@ def microphone(device: str = "", backends: Iterable[Any] = ()) -> Iterator[np.nd
             except queue.Empty:
                 raise CourseError("the microphone gives no more sound. Is it plugged in?") from None
             while len(sound) >= size:
-                chunk = np.frombuffer(sound[:size], "<i2") / np.float32(32_768)
+                chunk = to_float(np.frombuffer(sound[:size], "<i2"))
                 silent = -1 if chunk.any() or silent < 0 else silent + 1  # -1: something was heard
                 if silent == 30:  # chunks, three seconds: no room is as silent as that
                     print(f"\n{MUTED}", file=sys.stderr)

@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -31,16 +31,22 @@ class CourseError(ValueError):
 
 
 @contextlib.contextmanager
-def quiet_stderr() -> Iterator[None]:
-    """Nothing of what libraries in C say on stderr of the machine: they do it before they can be asked not to."""
-    saved, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
+def stderr_to(file: IO) -> Iterator[None]:
+    """What libraries in C say on stderr of the machine goes to an open file meanwhile."""
+    saved = os.dup(2)
+    os.dup2(file.fileno(), 2)
     try:
         yield
     finally:
         os.dup2(saved, 2)
         os.close(saved)
-        os.close(nowhere)
+
+
+@contextlib.contextmanager
+def quiet_stderr() -> Iterator[None]:
+    """Nothing of what libraries in C say on stderr of the machine: they do it before they can be asked not to."""
+    with open(os.devnull, "wb") as nowhere, stderr_to(nowhere):
+        yield
 
 
 def check_number(name: str, value: float, least: float, below: float = math.inf) -> None:
