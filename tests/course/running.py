@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted(ROOT.glob("[0-6]_*.ipynb"))
@@ -37,3 +39,17 @@ def run_course(course, *args, tool="course.py", **environment):
         capture_output=True,
         text=True,
     )
+
+
+def fresh_environment(folder, *wanted, python=sys.executable, **options):
+    """The folder of programs of a new environment with what pip is to install; skips where no index can be reached."""
+    subprocess.run([python, "-m", "venv", folder], check=True)
+    programs = folder / ("Scripts" if os.name == "nt" else "bin")
+    install = [programs / "python", "-m", "pip", "install", "-q", *wanted]
+    if uv := shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent)):
+        install = [uv, "pip", "install", "-q", "--python", programs / "python", *wanted]
+    done = subprocess.run(list(map(str, install)), capture_output=True, text=True, **options)
+    if done.returncode and "onnect" in done.stderr:
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stderr[-2_000:]
+    return programs

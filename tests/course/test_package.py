@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from conftest import ROOT
+from course.running import fresh_environment
 
 MODULES = [
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -101,15 +102,7 @@ def test_the_wheel_runs_in_an_environment_of_its_own(wheel, tmp_path):
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_the_wheel_installs_with_what_it_needs(wheel, tmp_path):
-    subprocess.run([sys.executable, "-m", "venv", tmp_path / "env"], check=True)
-    bin_ = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin")
-    install = [bin_ / "python", "-m", "pip", "install", "-q", str(wheel)]
-    if uv := shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent)):
-        install = [uv, "pip", "install", "-q", "--python", bin_ / "python", str(wheel)]
-    done = subprocess.run(list(map(str, install)), cwd=tmp_path, capture_output=True, text=True)
-    if done.returncode and "onnect" in done.stderr:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr[-2_000:]
+    bin_ = fresh_environment(tmp_path / "env", wheel, cwd=tmp_path)
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     soundfile.write(tmp_path / "quiet.wav", [0.0] * 16_000, 16_000)
     for command in (

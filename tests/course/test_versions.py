@@ -1,13 +1,11 @@
 """The course on the oldest and the newest Python that it promises, where they can be had."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
-from course.running import copy_course, smoke
+from course.running import copy_course, fresh_environment, smoke
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(1_500)]
 
@@ -25,18 +23,10 @@ def interpreter(version):
 def test_seven_notebooks_on_another_python(version, tmp_path):
     if not (python := interpreter(version)):
         pytest.skip(f"there is no Python {version} here")
-    course, env = copy_course(tmp_path / "course"), tmp_path / "env"
-    subprocess.run([python, "-m", "venv", env], check=True)
-    inside = env / ("Scripts" if os.name == "nt" else "bin")
-    install = [inside / "python", "-m", "pip", "install", "-q", "-r", course / "req.txt"]
-    if uv := shutil.which("uv") or shutil.which("uv", path=str(Path(sys.executable).parent)):
-        install = [uv, "pip", "install", "-q", "--python", inside / "python", "-r", course / "req.txt"]
+    course = copy_course(tmp_path / "course")
     # the versions that CI pins are those of one Python
     environment = {name: value for name, value in smoke().items() if not name.endswith("_CONSTRAINT")}
-    done = subprocess.run(list(map(str, install)), env=environment, capture_output=True, text=True)
-    if done.returncode and "onnect" in done.stderr:
-        pytest.skip("the package index cannot be reached")
-    assert done.returncode == 0, done.stderr[-2_000:]
+    inside = fresh_environment(tmp_path / "env", "-r", course / "req.txt", python=python, env=environment)
     command = [inside / "python", "tools/course.py"]
     done = subprocess.run(
         list(map(str, command)), cwd=course, env=environment, capture_output=True, text=True
