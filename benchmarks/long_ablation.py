@@ -249,12 +249,11 @@ def train(runs, epochs, data, deadline, compiled=True, most_steps=None):
     seeds = sorted({run[1] for run in runs})
     draws = {seed: np.random.default_rng([seed, epochs]) for seed in seeds}
     draw_epoch, labels, rows = data["draw_epoch"], data["labels"], data["train_rows"]
-    whole = (
-        torch.compile(lambda pcm: masks(front_end(augment(pcm, data["noise"], s), *data["mel"]), s))
-        if compiled
-        else (lambda pcm: masks(front_end(augment(pcm, data["noise"], s), *data["mel"]), s))
-    )
-    forward = nets
+
+    def prepared(pcm):
+        return masks(front_end(augment(pcm, data["noise"], s), *data["mel"]), s)
+
+    prepared = torch.compile(prepared) if compiled else prepared
     dropout = s["dropout"][..., None]
     target_of = torch.eye(data["classes"], device=device)
     step, history, best, kept, total, begin = 0, [], torch.full((k,), -1.0), None, None, time.time()
@@ -269,10 +268,10 @@ def train(runs, epochs, data, deadline, compiled=True, most_steps=None):
         for at in range(0, batches * BATCH, BATCH):
             now = index[:, at : at + BATCH]
             with torch.no_grad():
-                x = whole(data["pcm"][now].float() / 32_768)
+                x = prepared(data["pcm"][now].float() / 32_768)
                 y = target_of[data["label"][now]]
                 y = y * (1 - s["smoothing"][..., None]) + s["smoothing"][..., None] / data["classes"]
-            loss = -(y * F.log_softmax(forward(x, dropout), -1)).sum(-1).mean(1).sum()
+            loss = -(y * F.log_softmax(nets(x, dropout), -1)).sum(-1).mean(1).sum()
             gradients = torch.autograd.grad(loss, nets.parameters)
             optimiser.step(gradients, schedule(step, total, optimiser.rate))
             step += 1
