@@ -13,9 +13,9 @@ from pathlib import Path
 from kws.infra.files import CourseError, file_digest, read_csv, read_json, write_atomically, write_json
 from kws.pretrained import SHIPPED, open_model
 
-ABOUT = {
-    "speech_commands_16k": "11,593 training clips of 1,552 speakers from Speech Commands v0.01 and v0.02 (Pete Warden, Google), "
-    "CC BY 4.0, with the noise recordings of the same corpus",
+SOURCES = {  # where the recordings of a corpus come from; its own name, where nothing else is known
+    "speech_commands_16k": "Speech Commands v0.01 and v0.02 (Pete Warden, Google), CC BY 4.0, with the noise recordings "
+    "of the same corpus",
 }
 CARD = """# {name}
 
@@ -54,11 +54,10 @@ def interval(score):
     )
 
 
-def voices(work):
-    """{split: " (n speakers)"} of the manifest in a work folder."""
+def voices(work, splits):
+    """How many speakers some splits of the manifest in a work folder have."""
     clips = read_csv(work / "manifest.csv", ("split", "speaker"), text=True)
-    counts = clips[clips.speaker != ""].groupby("split").speaker.nunique()
-    return {split: f" ({count} speakers)" for split, count in counts.items()}
+    return clips[(clips.speaker != "") & clips.split.isin(splits)].speaker.nunique()
 
 
 def ship(work, model="model_int8.tflite", name=""):
@@ -69,7 +68,7 @@ def ship(work, model="model_int8.tflite", name=""):
         raise CourseError(f"{work}: results.json has no scores of {model}. Run notebooks 4 and 5 on it first")
     labels = open_model(work / model).labels  # it runs, and its labels fit
     training, scores = results["training"], results["scores"]
-    name, speakers = name or training["model"], voices(work)
+    name, source = name or training["model"], SOURCES.get(results["corpus"], results["corpus"])
     folder = SHIPPED / name
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(work / model, folder / "model.tflite")
@@ -88,9 +87,7 @@ def ship(work, model="model_int8.tflite", name=""):
         "parameters": training["parameters"],
         "multiplications": training["MACs"],
         "corpus": results["corpus"],
-        "data": ABOUT.get(
-            results["corpus"], f"{training['train_clips']:,} training clips of {results['corpus']}"
-        ),
+        "data": f"{training['train_clips']:,} training clips of {voices(work, training['splits']):,} speakers from {source}",
         "held-out voices": {key: test[key] for key in ("accuracy", "low", "high", "n", "chance")},
         "date": training["date"],
     }
@@ -109,8 +106,8 @@ def ship(work, model="model_int8.tflite", name=""):
         epochs=training["epochs"],
         seed=training["seed"],
         date=training["date"],
-        test_voices=speakers.get("test", ""),
-        val_voices=speakers.get("val", ""),
+        test_voices=f" ({voices(work, ['test'])} speakers)",
+        val_voices=f" ({voices(work, ['val'])} speakers)",
         test=interval(test),
         val=interval(scores["val, spoken"]) + ", before the weights became 8 bits",
         silence=interval(scores["test, silence"]) + ", before the weights became 8 bits"

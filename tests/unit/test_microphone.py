@@ -148,14 +148,14 @@ def test_shipping_a_model(tmp_path, monkeypatch):
     results = {
         "corpus": "mine",
         "training": {"model": "tc_resnet8", "parameters": 10, "MACs": 20, "train_clips": 30}
-        | {"epochs": 1, "seed": 0, "date": "2026-01-01"},
+        | {"epochs": 1, "seed": 0, "date": "2026-01-01", "splits": ["train"]},
         "scores": {"test, spoken": score, "val, spoken": score},
         "deployed": {"model_int8.tflite": score},
     }
     work = tmp_path / "work"
     work.mkdir()
     (work / "results.json").write_text(json.dumps(results))
-    (work / "manifest.csv").write_text("split,speaker\ntest,anna\nval,ben\nval,\n")
+    (work / "manifest.csv").write_text("split,speaker\ntrain,carl\ntrain,dora\ntest,anna\nval,ben\nval,\n")
     (work / "model_int8.tflite").write_bytes(there.path.read_bytes())
     (work / "labels.txt").write_text("\n".join(there.labels))
     for module in (ship_model, pretrained):
@@ -165,5 +165,6 @@ def test_shipping_a_model(tmp_path, monkeypatch):
         "mine"
     ]
     assert "50.0 % of 100 clips" in (folder / "README.md").read_text()
+    assert "30 training clips of 2 speakers from mine" in (folder / "README.md").read_text()
     with pytest.raises(CourseError, match="no scores of other.tflite"):
         ship_model.ship(work, "other.tflite")
