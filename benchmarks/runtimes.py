@@ -20,10 +20,10 @@ import pandas as pd
 from kws import inference, micro
 from kws.audio import read_clips
 from kws.infra.experiments import circumstances
-from kws.infra.files import CourseError, read_json, write_csv
+from kws.infra.files import CourseError, write_csv
 from kws.pi import load_litert, time_runs
-from kws.split import labels_of, read_manifest
 from tools import demo
+from tools.micro import read_work
 
 IN_BROWSER = """async ([file, labels, texts]) => {
     const { openModel } = await import("./model.js");
@@ -70,9 +70,8 @@ def in_browser(work, files, labels, clips, chromium):
 def compare(work, model="", clips=200, chromium=None):
     """A table of the runtimes, a row each."""
     work = Path(work)
-    path = work / (model or f"{read_json(work / 'results.json').get('training', {}).get('model', '')}.keras")
+    path, manifest, labels = read_work(work, model)
     front_end, network = micro.split_model(path)
-    manifest = read_manifest(work)
     test = manifest[(manifest.split == "test") & (manifest.speaker != "")]
     test = test.sample(min(clips, len(test)), random_state=0)
     train = manifest[(manifest.split == "train") & (manifest.speaker != "")].sample(100, random_state=0)
@@ -87,7 +86,7 @@ def compare(work, model="", clips=200, chromium=None):
         predict = load_litert(work / name)
         rows = np.stack([predict(clip) for clip in heard])
         found["LiteRT", name] = rows, float(np.median(time_runs(lambda: predict(heard[0]), 200)))  # noqa: B023
-    for name, result in in_browser(work, files, labels_of(manifest), heard, chromium).items():
+    for name, result in in_browser(work, files, labels, heard, chromium).items():
         found["LiteRT.js, Chromium", name] = result
     start = time.perf_counter()
     rows = micro.predict_micro(flatbuffer, features)

@@ -200,9 +200,14 @@ def write_wav(path: str | Path, clip: Sequence[float] | np.ndarray, sample_rate:
     """Write float PCM [n] in [-1, 1] as 16-bit mono wav, 16 kHz as a rule; the file is there whole or not at all."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = io.BytesIO()  # soundfile itself would not say that the disk is full
+    write_atomically(path, _wav_file(clip, sample_rate))
+
+
+def _wav_file(clip: Sequence[float] | np.ndarray, sample_rate: int) -> bytes:
+    """The bytes of a 16-bit mono wav file; in memory, since soundfile would not say that the disk is full."""
+    content = io.BytesIO()
     soundfile.write(content, clip, sample_rate, subtype="PCM_16", format="WAV")
-    write_atomically(path, content.getvalue())
+    return content.getvalue()
 
 
 class Player:
@@ -218,9 +223,8 @@ class Player:
         """Players as HTML, and a text for where none is shown; the metadata names recordings of people."""
         players = ""
         for title, sound in self.sounds.items():
-            file = io.BytesIO()
-            soundfile.write(file, np.clip(sound, -1, 1), self.rate, format="WAV", subtype="PCM_16")
-            source = f"data:audio/wav;base64,{base64.b64encode(file.getvalue()).decode()}"
+            file = base64.b64encode(_wav_file(np.clip(sound, -1, 1), self.rate)).decode()
+            source = f"data:audio/wav;base64,{file}"
             players += (
                 f'<figure style="margin:0"><figcaption>{html.escape(title)}</figcaption>'
                 f'<audio controls preload="none" src="{source}"></audio></figure>'

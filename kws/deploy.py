@@ -18,14 +18,14 @@ import tensorflow as tf
 from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
 
 from . import pi
-from .audio import CLIP_SAMPLES, read_clip, to_float
+from .audio import CLIP_SAMPLES, to_float
 from .infra.backend import keras
 from .infra.files import CourseError
 from .infra.graphs import for_tf14, front_end_tensors, load_graph, without_unused
 from .infra.host import bench_on
 from .metrics import poisson_interval, streaming_accuracy
 from .pi import sliding_windows
-from .split import noise_stretches
+from .preprocess import read_noise
 
 # %% ../5_freeze_and_pi.ipynb #cell-015
 def folded_weights(layer, norm):
@@ -175,15 +175,10 @@ def long_recording(clips, noise, every_ms=4_000, volume=0.1, seed=0):
 # %% ../5_freeze_and_pi.ipynb #cell-062
 def split_recording(place, pcm, split, volume=0.1, most=None, seed=0):
     """A `long_recording` of spoken clips of a split over noise of the same split, and its true commands (ms, word)."""
-    manifest, stretches = place.manifest, noise_stretches(place.folder)
-    noise = [
-        read_clip(part.path, start)
-        for part in stretches[stretches.split == split].itertuples()
-        for start in range(part.start, part.stop - CLIP_SAMPLES + 1, CLIP_SAMPLES)
-    ]
+    manifest, noise = place.manifest, read_noise(place.folder, split)
     rows = np.flatnonzero((manifest.split == split) & (manifest.speaker != ""))
     rows = np.random.default_rng(seed).permutation(rows)[:most]
-    sound, middles = long_recording(to_float(pcm[rows]), np.concatenate(noise), volume=volume, seed=seed)
+    sound, middles = long_recording(to_float(pcm[rows]), noise, volume=volume, seed=seed)
     pairs = zip(middles, manifest.label.iloc[rows])
     return sound, [(ms, word) for ms, word in pairs if word != "unknown"]
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -83,13 +84,24 @@ def load_micro(flatbuffer: bytes, arena: int = 0) -> Any:
 def predict_micro(flatbuffer: bytes, features: np.ndarray) -> np.ndarray:
     """Probabilities [n, labels] that the microcontroller's kernels give for features [n, ...] of the front end."""
     interpreter = load_micro(flatbuffer)
-    rows = []
-    (scale, zero), (out_scale, out_zero) = scales(interpreter)
-    for feature in quantise(features, scale, zero):
-        interpreter.set_input(feature[None], 0)
+
+    def run(feature):
+        interpreter.set_input(feature, 0)
         interpreter.invoke()
-        rows.append((interpreter.get_output(0)[0].astype("float32") - out_zero) * out_scale)
-    return np.stack(rows).astype("float32")
+        return interpreter.get_output(0)
+
+    return predict_int8(run, features, scales(interpreter))
+
+
+def predict_int8(
+    run: Callable[[np.ndarray], np.ndarray],
+    features: np.ndarray,
+    scales: tuple[tuple[float, int], tuple[float, int]],
+) -> np.ndarray:
+    """Probabilities [n, labels] for features [n, ...] by a function of int8 [1, ...] that gives int8 [1, labels]."""
+    (scale, zero), (out_scale, out_zero) = scales
+    rows = [run(feature[None])[0].astype("float32") for feature in quantise(features, scale, zero)]
+    return ((np.stack(rows) - out_zero) * out_scale).astype("float32")
 
 
 def scales(interpreter: Any) -> tuple[tuple[float, int], tuple[float, int]]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from kws import micro
-from kws.audio import CLIP_SAMPLES, read_clips
+from kws.audio import CLIP_SAMPLES, read_clips, to_float
 from kws.infra.experiments import circumstances
 from kws.infra.files import CourseError, read_json, write_atomically
 from kws.infra.synthetic import load_espeak, make_voices, utter
@@ -95,7 +95,7 @@ def vectors_header(front_end, flatbuffer, words):
     (scale, zero), _ = micro.scales(interpreter)
     frames, word = sound_frames(words)
     sound = np.zeros((len(frames), CLIP_SAMPLES), "float32")
-    sound[:, :WINDOW] = frames / np.float32(32_768)
+    sound[:, :WINDOW] = to_float(frames)
     mel = log_mel(sound).numpy()[:, 0]
     inputs = micro.quantise(front_end.predict(sound, verbose=0)[:, 0], scale, zero)
     clip = np.pad(word, (0, CLIP_SAMPLES - len(word)))[None].astype("float32")
@@ -115,15 +115,15 @@ def vectors_header(front_end, flatbuffer, words):
 
 def run_litert(flatbuffer, features, scales):
     """Probabilities of an int8 network in LiteRT, whose kernels are others."""
-    (scale, zero), (out_scale, out_zero) = scales
     interpreter = new_interpreter(flatbuffer)
     given, gives = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
-    rows = []
-    for feature in micro.quantise(features, scale, zero):
-        interpreter.set_tensor(given, feature[None])
+
+    def run(feature):
+        interpreter.set_tensor(given, feature)
         interpreter.invoke()
-        rows.append((interpreter.get_tensor(gives)[0].astype("float32") - out_zero) * out_scale)
-    return np.stack(rows)
+        return interpreter.get_tensor(gives)
+
+    return micro.predict_int8(run, features, scales)
 
 
 def write(work, model="", into=None, clips=CLIPS):
