@@ -142,6 +142,7 @@ def train(
     engine: Literal["keras", "tensorflow"] = "keras",
     epochs: Positive | None = None,
     patience: Positive | None = None,
+    learning_rate: Annotated[float, Parameter(validator=Number(gt=0))] = 3e-3,
     seed: Seed = 0,
     logdir: Path | None = None,
     logrun: str | None = None,
@@ -169,6 +170,8 @@ def train(
         default: 20, 25 or 120 for the profiles smoke, sample, full
     patience
         stop after so many epochs without a better one
+    learning_rate
+        the highest one, after the warm-up
     logdir
         folder of the TensorBoard logs (default: data/<corpus>/logs)
     logrun
@@ -192,6 +195,7 @@ def train(
         seed,
         engine=engine,
         patience=patience,
+        learning_rate=learning_rate,
         random=random_data,
         logdir=logdir,
         logrun=logrun,

@@ -306,6 +306,7 @@ class Options:
     teachers : paths of models of the same feature whose probabilities become part of the targets
     start, exclude : path of a model to begin with, and layers not to take from it
     patience : epochs without a better one after which to stop
+    learning_rate : the highest one, after the warm-up
     random : random numbers in place of clips, to try it
     logdir, logrun : folder of TensorBoard's logs, and this run's name in it
     resume : resume an interrupted training of the same settings, if there is one
@@ -320,6 +321,7 @@ class Options:
     start: Path | None = None
     exclude: tuple = ()
     patience: int | None = None
+    learning_rate: float = 3e-3
     random: bool = False
     logdir: Path | None = None
     logrun: str | None = None
@@ -330,6 +332,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and not (isinstance(value, (int, np.integer)) and least <= value < 2**32):
                 raise CourseError(f"{name}={value}: {least} or more is wanted, a whole number")
+        if not 0 < self.learning_rate < np.inf:
+            raise CourseError(f"learning_rate={self.learning_rate}: more than 0 is wanted")
         for name, known in (("model", ZOO), ("engine", ENGINES)):
             if getattr(self, name) not in known:
                 raise CourseError(f"{name}={getattr(self, name)}: there are {', '.join(known)}")
@@ -358,7 +362,8 @@ def prepare(place: Place, options: Options) -> tuple[keras.Model, Data]:
         rows = np.flatnonzero(place.manifest.split.isin(options.splits))
         data = load_data(place, model.feature, rows, options.seed)
     replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    network = compile_model(model.build(classes), options.epochs * len(data.batches()) // replicas)
+    steps = options.epochs * len(data.batches()) // replicas
+    network = compile_model(model.build(classes), steps, options.learning_rate)
     if options.start:
         warm_start(network, network_of(options.start), exclude=options.exclude)
     if options.teachers:

@@ -85,6 +85,7 @@ def test_help_of_all(capsys):
         ("train --random-data --epochs many", "epochs"),
         ("train --random-data --seed -1", "seed"),
         ("train --random-data --patience 0", "patience"),
+        ("train --random-data --learning-rate 0", "learning-rate"),
         ("train --random-data --engine torch", "torch"),
         ("train --random-data --nonsense 1", "nonsense"),
         ("train --random-data --words yes yes", "commands 'yes yes': name one or more, each once"),

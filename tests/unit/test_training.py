@@ -158,6 +158,7 @@ def test_both_engines_take_the_same_steps(undisturbed):
         {"epochs": 0},
         {"seed": -1},
         {"patience": 0},
+        {"learning_rate": 0},
         {"model": "huge"},
         {"engine": "torch"},
     ],
@@ -166,7 +167,8 @@ def test_both_engines_take_the_same_steps(undisturbed):
 def test_settings_that_are_none(changed):
     (name, value), *_ = changed.items()
     with pytest.raises(
-        CourseError, match=f"{name}={value}: (. or more is wanted|there are .*linear|there are keras, t)"
+        CourseError,
+        match=f"{name}={value}: (. or more is wanted|more than 0 is wanted|there are .*linear|there are keras, t)",
     ):
         Options(**{"model": "linear", "epochs": 1} | changed)
 
