@@ -1,4 +1,4 @@
-"""Put the committed results into README.md, between its markers: python tools/results.py
+"""Write RESULTS.md, and the figures of README.md between its markers: python tools/results.py
 
 The numbers come from benchmarks/results/<corpus>/: results.json, peers.csv if there is one, experiments.csv, features.csv,
 store.csv, submission.csv, seconds.json and published.csv.
@@ -12,7 +12,6 @@ import pandas as pd
 
 ROOT = Path(__file__).resolve().parent.parent
 CORPUS = "speech_commands_16k"
-MARKERS = "<!-- results: written by tools/results.py -->", "<!-- end of results -->"
 
 
 def interval(accuracy, low, high):
@@ -267,21 +266,65 @@ def times_text(folder):
     return f"{title}\n\n{table(header, rows)}"
 
 
-def with_results(readme, folder):
-    """The text of README.md with the results in place."""
-    begin, end = MARKERS
+def front_text(folder):
+    """Markdown of the README's first figures: what the model does, and how long the first run takes."""
+    results, seconds = (
+        json.loads((folder / name).read_text())
+        for name in (f"{CORPUS}/results.json", "synthetic/seconds.json")
+    )
+    test, int8 = results["scores"]["test, spoken"], results["deployed"]["model_int8.tflite"]
+    return (
+        f"The model behind these pages, {int8['bytes'] / 1e3:,.0f} kB in eight bits, labels "
+        f"**{100 * int8['accuracy']:.1f} %** of {test['n']:.0f} clips of people it has never heard "
+        f"(chance {100 * test['chance']:.1f} %), in {int8['ms']:.1f} ms on one core. "
+        f"The first run takes {sum(seconds.values()) / 60:.0f} minutes on two cores."
+    )
+
+
+def board_text(folder):
+    """Markdown of the README's one table: our model, and what it is compared with."""
+    peers = pd.read_csv(folder / f"{CORPUS}/peers.csv")
+    rows = [
+        ["ours, `frozen.pb`" if p.graph == "frozen.pb" else f"Arm's `{p.graph}`", f"testing_list.txt, {p['test n']}",
+         interval(p["test accuracy"], p["test low"], p["test high"]), f"{p.bytes:,}", f"{p.ms:.2f}"]
+        for _, p in peers.iterrows()
+    ]  # fmt: skip
+    prize = pd.read_csv(folder / "published.csv").iloc[1]
+    rows.append([f"[{prize.what}]({prize.source})", prize.clips, f"{prize.accuracy:.1f}", "–", "–"])
+    header = ["model", "clips", "accuracy in % (95 % interval)", "bytes", "ms per clip"]
+    text = (
+        "Arm's graphs learned from the whole of Speech Commands v0.01, ours from a fraction of it; all of them labelled the same "
+        f"clips in the same run ({peers.hardware[0]}, {peers.date[0]})."
+    )
+    return f"{table(header, rows)}\n\n{text}"
+
+
+def between(page, name, text):
+    """A page with a text between the markers of a name."""
+    begin, end = f"<!-- {name}: written by tools/results.py -->", f"<!-- end of {name} -->"
     pattern = re.compile(f"{re.escape(begin)}.*{re.escape(end)}", re.DOTALL)
-    parts = [results_text(folder / CORPUS), field_text(folder / CORPUS)]
-    parts += [
-        published_text(folder),
-        speed_text(folder),
-        submission_text(folder / CORPUS),
-        times_text(folder),
-    ]
-    text = "\n\n".join(parts)
-    return pattern.sub(lambda _: f"{begin}\n\n{text}\n\n{end}", readme)
+    return pattern.sub(lambda _: f"{begin}\n{text}\n{end}", page)
+
+
+def with_figures(readme, folder):
+    """The text of README.md with its figures in place."""
+    return between(between(readme, "front", front_text(folder)), "results", f"\n{board_text(folder)}\n")
+
+
+def all_results(folder):
+    """The text of RESULTS.md."""
+    parts = {
+        "The model of the pages": results_text(folder / CORPUS),
+        "The models of the field": field_text(folder / CORPUS),
+        "What others have published": published_text(folder),
+        "Speed": f"{speed_text(folder)}\n\n{submission_text(folder / CORPUS)}",
+        "How long the notebooks take": times_text(folder),
+    }
+    text = "".join(f"\n## {title}\n\n{part}\n" for title, part in parts.items())
+    return f"# Results\n\nWritten by tools/results.py from the files in [benchmarks/results](benchmarks/results).\n{text}"
 
 
 if __name__ == "__main__":
-    path = ROOT / "README.md"
-    path.write_text(with_results(path.read_text(), ROOT / "benchmarks/results"))
+    results, readme = ROOT / "benchmarks/results", ROOT / "README.md"
+    readme.write_text(with_figures(readme.read_text(), results))
+    (ROOT / "RESULTS.md").write_text(all_results(results))

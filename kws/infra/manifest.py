@@ -303,7 +303,7 @@ def _sounds(manifest: pd.DataFrame) -> str:
 
 
 def export_folders(manifest: pd.DataFrame, folder: str | Path) -> Path:
-    """Lay a manifest out as `folder`/<split>/<label>/*.wav for train, val and test; returns `folder`.
+    """Lay a manifest out in `folder`: a folder for each split, in it one for each label; returns `folder`.
 
     Words are links to the recordings, silence is written.
     """
