@@ -16,6 +16,9 @@ from course.running import NOTEBOOKS, copy_course, run_course, smoke
 from kws.audio import coloured_noise, write_wav
 from kws.infra.runs import Options, train
 from kws.infra.synthetic import load_espeak, make_voices, utter
+from kws.microphone import record_words
+from kws.pretrained import open_model
+from tools import demo
 
 full = pytest.mark.full
 
@@ -87,23 +90,43 @@ def test_long_experiments(tmp_path):
 @full
 @pytest.mark.timeout(2_400)
 def test_own_words_end_to_end(tmp_path):
-    """Words with accents and spaces, on a system whose language is none."""
+    """Recorded one speaker after the other, trained, frozen, predicted, and on the page that listens.
+
+    Words with accents and spaces, on a system whose language is none.
+    """
     course, corpus, say = copy_course(tmp_path / "course"), tmp_path / "mine", load_espeak()
+    spoken = {"computer": "computer", "lights aus": "lights", "Tür": "window", "music": "music", "two": "two"}
     for i, voice in enumerate(make_voices(24)):
-        for word in ("computer", "lights", "window", "music", "two"):
-            clip = utter(say, voice, word, np.random.default_rng(i))
-            folder = {"lights": "lights aus", "window": "Tür"}.get(word, word)
-            place = "test/audio" if i > 20 else f"train/audio/{folder}"
-            write_wav(corpus / place / f"{voice.speaker}{word if i > 20 else ''}_{i}.wav", clip)
-    noise = 0.05 * coloured_noise(40 * 16_000, 1, np.random.default_rng(0))
-    write_wav(corpus / "train/audio/_background_noise_/room.wav", noise)
-    done = run_course(course, CORPUS=str(corpus), WORDS="computer, lights aus, Tür", LC_ALL="C", LANG="C")
+        rng, prompts = np.random.default_rng(i), []
+
+        def hear(seconds, voice=voice, rng=rng, prompts=prompts):
+            """A room, and in it the word that was asked for last."""
+            sound = 0.003 * coloured_noise(round(seconds * 16_000), 1, rng)
+            if asked := [line.split("say:  ")[1] for line in prompts if "say:  " in line][-1:]:
+                word = utter(say, voice, spoken[asked[0]], rng)
+                sound[6_000 : 6_000 + len(word)] += word[: len(sound) - 6_000]
+            return np.clip(sound, -0.98, 0.98).astype("float32")
+
+        if i > 20:  # these say what is to be predicted
+            for word in spoken.values():
+                write_wav(corpus / f"test/audio/{voice.speaker}{word}_{i}.wav", utter(say, voice, word, rng))
+            continue
+        count = record_words(
+            spoken, voice.speaker, corpus / "train/audio", 1, hear, prompts.append, lambda seconds: None
+        )
+        assert count >= 3, prompts
+    environment = {"CORPUS": str(corpus), "WORDS": "computer, lights aus, Tür", "LC_ALL": "C", "LANG": "C"}
+    done = run_course(course, **environment)
     assert done.returncode == 0, said(done)
     work, labels = course / "data/mine-smoke", ["silence", "unknown", "computer", "lights aus", "Tür"]
     assert (work / "labels.txt").read_text(encoding="utf-8").splitlines() == labels
     submission = pd.read_csv(work / "submission.csv")
     assert len(submission) == 15 and set(submission.label) <= set(labels)
     assert (submission.label != "silence").any()
+    assert demo.models_of(work)[0][1] == work / "model_int8.tflite", (
+        "the page begins with the group's own model"
+    )
+    assert open_model(work / "model_int8.tflite").labels == labels
 
 
 def test_a_bad_corpus_gets_one_clear_message(tmp_path):
