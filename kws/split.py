@@ -35,7 +35,7 @@ from kws.infra.manifest import (  # noqa: F401
     usable_noises,
 )
 
-# %% ../0_split.ipynb #cell-011
+# %% ../0_split.ipynb #cell-009
 COMMANDS = tuple("yes no up down left right on off stop go".split())
 
 
@@ -51,13 +51,13 @@ def label_list(words=COMMANDS):
 
 LABELS = label_list()
 
-# %% ../0_split.ipynb #cell-016
+# %% ../0_split.ipynb #cell-014
 def speaker_of(path):
     """Speaker of a recording from its name: what comes before _nohash_, or before a number at its end, in small letters."""
     stem = same_name(Path(path).stem)
     return (re.sub(r"_nohash_.*$|[ _-]\(?\d+\)?$", "", stem) or stem).casefold()
 
-# %% ../0_split.ipynb #cell-021
+# %% ../0_split.ipynb #cell-019
 def scan_corpus(folder, words=COMMANDS):
     """Look at every recording of a corpus; `words` are the commands, all others are unknown.
 
@@ -79,7 +79,7 @@ def scan_corpus(folder, words=COMMANDS):
     check_clips(clips, labels, folder)
     return clips, skipped
 
-# %% ../0_split.ipynb #cell-036
+# %% ../0_split.ipynb #cell-031
 def which_split(filename, val_percentage=10, test_percentage=10):
     """Split of a recording by the official rule: train, val or test, from the speaker's name alone.
 
@@ -93,7 +93,7 @@ def which_split(filename, val_percentage=10, test_percentage=10):
         return "val"
     return "test" if percentage < val_percentage + test_percentage else "train"
 
-# %% ../0_split.ipynb #cell-039
+# %% ../0_split.ipynb #cell-034
 def split_clips(clips, lists):
     """Add the column split to a table of clips: by the lists where there are any, by the official rule otherwise.
 
@@ -105,7 +105,7 @@ def split_clips(clips, lists):
     check_split(clips)
     return clips
 
-# %% ../0_split.ipynb #cell-042
+# %% ../0_split.ipynb #cell-039
 def drop_duplicates(clips):
     """Leave out each recording of which a copy is in a later split (train, val, test).
 
@@ -117,7 +117,7 @@ def drop_duplicates(clips):
     reason = "the same sound as " + clips.digest.map(twin)
     return clips[stays].reset_index(drop=True), clips.assign(reason=reason)[~stays][["path", "reason"]]
 
-# %% ../0_split.ipynb #cell-045
+# %% ../0_split.ipynb #cell-042
 HELD_OUT = ("eight", "one", "two", "zero")
 
 
@@ -132,7 +132,7 @@ def is_out_of_vocabulary(manifest, splits=("train",)):
     heard = manifest.word[manifest.split.isin(splits)].unique()
     return (manifest.speaker != "") & ~manifest.word.isin(heard)
 
-# %% ../0_split.ipynb #cell-048
+# %% ../0_split.ipynb #cell-045
 def noise_stretches(folder):
     """Where noise may be taken from: DataFrame with path, split, start, stop (samples).
 
@@ -156,7 +156,7 @@ def noise_stretches(folder):
     check_stretches(stretches, folder)
     return stretches.assign(start=stretches.start * SAMPLE_RATE, stop=stretches.stop * SAMPLE_RATE)
 
-# %% ../0_split.ipynb #cell-050
+# %% ../0_split.ipynb #cell-047
 def silence_clips(stretches, count, seed=0):
     """Rows of label silence: about `count` random seconds for train, every whole second for val and test."""
     rng = np.random.default_rng(seed)
@@ -172,7 +172,7 @@ def silence_clips(stretches, count, seed=0):
         ]
     return pd.DataFrame(rows, columns=["path", "word", "label", "speaker", "split", "start", "gain"])
 
-# %% ../0_split.ipynb #cell-053
+# %% ../0_split.ipynb #cell-050
 SAMPLE_SIZES = {"train": 240, "val": 60, "test": 60}
 SMOKE_SIZES = {"train": 24, "val": 12, "test": 12}
 
@@ -196,7 +196,7 @@ def build_manifest(folder, words=COMMANDS, held_out=HELD_OUT, sizes=SAMPLE_SIZES
     manifest["sample"] = draw_sample(manifest, sizes, seed)
     return manifest, pd.concat([skipped, copies])
 
-# %% ../0_split.ipynb #cell-055
+# %% ../0_split.ipynb #cell-052
 def make_manifest(folder, work, profile="sample", seed=0, words=COMMANDS, held_out=HELD_OUT):
     """The Place of the manifest of the corpus in `folder`, which is written to `work`, or read back from there.
 
