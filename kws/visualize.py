@@ -4,7 +4,7 @@
 __all__ = ['MEL', 'voice_detector', 'FACTS', 'log_spectrogram', 'hiss_and_voice', 'formants', 'log_mel_picture', 'in_blocks',
            'speech_probability', 'speech_mask', 'describe_clips', 'describe_corpus', 'find_anomalies', 'list_anomalies']
 
-# %% ../1_visualize.ipynb #cell-002
+# %% ../1_visualize.ipynb #cell-001
 import functools
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .audio import SAMPLE_RATE, read_clip, read_clips
 from .infra.files import fingerprint, rows_in_file
 from .split import manifest_hash
 
-# %% ../1_visualize.ipynb #cell-024
+# %% ../1_visualize.ipynb #cell-016
 def log_spectrogram(pcm, window=320, hop=160):
     """Spectrogram in dB: PCM [..., 16,000] -> float32 [..., 161 frequencies from 0 to 8,000 Hz, 101 times], floor at -100 dB.
 
@@ -32,7 +32,7 @@ def log_spectrogram(pcm, window=320, hop=160):
     magnitude = np.abs(librosa.stft(pcm, n_fft=window, hop_length=hop)) / (window / 2)
     return librosa.amplitude_to_db(magnitude, ref=1.0, amin=1e-5, top_db=None)
 
-# %% ../1_visualize.ipynb #cell-029
+# %% ../1_visualize.ipynb #cell-021
 def hiss_and_voice(pcm):
     """Which of 101 frames, 10 ms each, hiss and which have voice: PCM [16,000] -> two bool [101].
 
@@ -42,7 +42,7 @@ def hiss_and_voice(pcm):
     low, high = power[:80].sum(0), power[81:].sum(0)  # row 80 is 4 kHz
     return (high > low) & (high > high.max() / 100), (low > high) & (low > low.max() / 100)
 
-# %% ../1_visualize.ipynb #cell-032
+# %% ../1_visualize.ipynb #cell-024
 def formants(pcm, rate=10_000, order=12):
     """The three lowest resonances of 101 frames, 25 ms every 10 ms: PCM [16,000] -> Hz [101, 3], NaN where there is none.
 
@@ -60,7 +60,7 @@ def formants(pcm, rate=10_000, order=12):
             row[: len(lowest)] = lowest
     return found
 
-# %% ../1_visualize.ipynb #cell-043
+# %% ../1_visualize.ipynb #cell-033
 MEL = {"n_fft": 512, "win_length": 480, "hop_length": 160, "n_mels": 40, "fmin": 20, "fmax": 7_600}
 
 
@@ -73,7 +73,7 @@ def log_mel_picture(pcm):
     power = librosa.feature.melspectrogram(y=pcm, sr=SAMPLE_RATE, center=False, **MEL)
     return 10 * np.log10(power + 1e-6)
 
-# %% ../1_visualize.ipynb #cell-051
+# %% ../1_visualize.ipynb #cell-045
 def in_blocks(function, clips, desc, size=100):
     """`function` of the PCM of `size` clips at a time: yields its results; memory for one block, and a progress bar."""
     with tqdm(total=len(clips), desc=desc, unit="clip", mininterval=1) as bar:
@@ -102,7 +102,7 @@ def speech_mask(clip, threshold=0.2):
     speech = np.convolve(speech, [1, 1, 1], "same") > 0
     return np.repeat(speech, voice_detector().chunk_samples())[: len(clip)]
 
-# %% ../1_visualize.ipynb #cell-081
+# %% ../1_visualize.ipynb #cell-063
 FACTS = ("peak", "rms", "offset", "clipped")
 
 
@@ -128,7 +128,7 @@ def describe_corpus(clips, work):
         path, 80 + len(FACTS), lambda done: in_blocks(describe_clips, clips[done:], "describing")
     )
 
-# %% ../1_visualize.ipynb #cell-084
+# %% ../1_visualize.ipynb #cell-065
 def find_anomalies(clips, descriptions, components=10):
     """Rows of a manifest with pc1 to pc3, anomaly_score and FACTS, from their descriptions, float32 [n, 84].
 
@@ -145,7 +145,7 @@ def find_anomalies(clips, descriptions, components=10):
         **dict(zip(FACTS, descriptions[:, 80:].T)),
     )
 
-# %% ../1_visualize.ipynb #cell-086
+# %% ../1_visualize.ipynb #cell-067
 def list_anomalies(found, rms=0.001, clipped=0.001, offset=0.01, spreads=4):
     """The anomalies of a table by find_anomalies: one row per clip and kind, with its severity, the most severe first.
 
