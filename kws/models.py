@@ -20,7 +20,7 @@ from .split import labels_of
 
 layers = keras.layers
 
-# %% ../3_sample_experiments.ipynb #cell-024
+# %% ../3_sample_experiments.ipynb #cell-022
 def compile_model(network, steps, learning_rate=3e-3, weight_decay=1e-3, label_smoothing=0.1):
     """Compile a network for one-hot labels: AdamW with warm-up and cosine over `steps`, smoothed cross-entropy, accuracy."""
     warm_up = max(1, steps // 20)
@@ -34,7 +34,7 @@ def compile_model(network, steps, learning_rate=3e-3, weight_decay=1e-3, label_s
     )
     return network
 
-# %% ../3_sample_experiments.ipynb #cell-025
+# %% ../3_sample_experiments.ipynb #cell-023
 def label_numbers(manifest):
     """Integer labels [rows] of a manifest, in the order of its label list."""
     return manifest.label.cat.codes.to_numpy().astype(int)
@@ -55,7 +55,7 @@ def fit_network(network, stores, feature, rows, augmentations, epochs, seed=0, l
     bar = TqdmCallback(verbose=0, desc=network.name, leave=False, tqdm_class=tqdm)
     return network.fit(batches, epochs=epochs, shuffle=False, verbose=0, callbacks=[bar]).history["loss"]
 
-# %% ../3_sample_experiments.ipynb #cell-027
+# %% ../3_sample_experiments.ipynb #cell-025
 def stored_features(store, manifest, rows):
     """Normalised features [rows, ...] and one-hot labels [rows, classes] of some rows (a boolean mask) from a store."""
     statistics = store.attrs["statistics"]
@@ -75,7 +75,7 @@ def with_front_end(network, feature, statistics):
     logits = network(FrontEnd(feature, **statistics, name="front_end")(pcm))
     return keras.Model(pcm, layers.Softmax(name="labels_softmax")(logits), name=network.name)
 
-# %% ../3_sample_experiments.ipynb #cell-034
+# %% ../3_sample_experiments.ipynb #cell-032
 MOMENTUM = 0.95  # of batch normalisation: its averages span few steps, for a short training
 FEATURE_SHAPE = (FRAMES, MEL["n_mels"])
 
@@ -84,7 +84,7 @@ def linear(classes=12, shape=FEATURE_SHAPE):
     """Multinomial logistic regression on the whole feature."""
     return keras.Sequential([keras.Input(shape), layers.Flatten(), layers.Dense(classes)], name="linear")
 
-# %% ../3_sample_experiments.ipynb #cell-037
+# %% ../3_sample_experiments.ipynb #cell-035
 def dnn(classes=12, shape=FEATURE_SHAPE):
     """Three hidden layers of 144 units on the whole feature.
 
@@ -95,7 +95,7 @@ def dnn(classes=12, shape=FEATURE_SHAPE):
     top = layers.Dense(classes)
     return keras.Sequential([keras.Input(shape), layers.Flatten(), *hidden, top], name="dnn")
 
-# %% ../3_sample_experiments.ipynb #cell-041
+# %% ../3_sample_experiments.ipynb #cell-039
 def norm_relu(x, name=None):
     """Batch normalisation, which may have a name, and ReLU."""
     return layers.ReLU()(layers.BatchNormalization(momentum=MOMENTUM, name=name)(x))
@@ -122,7 +122,7 @@ def cnn_2d(classes=12, shape=FEATURE_SHAPE, widths=(16, 32, 64)):
     x = layers.Dropout(0.2)(layers.Flatten()(x))
     return keras.Model(feature, layers.Dense(classes)(x), name="cnn_2d")
 
-# %% ../3_sample_experiments.ipynb #cell-045
+# %% ../3_sample_experiments.ipynb #cell-043
 def gru(classes=12, shape=FEATURE_SHAPE, units=64):
     """A gated recurrent unit that reads pairs of frames; what it says after each is averaged."""
     frames, bins = shape
@@ -132,7 +132,7 @@ def gru(classes=12, shape=FEATURE_SHAPE, units=64):
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling1D()(states))
     return keras.Model(feature, layers.Dense(classes)(x), name="gru")
 
-# %% ../3_sample_experiments.ipynb #cell-049
+# %% ../3_sample_experiments.ipynb #cell-047
 def ds_cnn(width, blocks, strides, classes=12):
     """DS-CNN of Hello Edge (arXiv:1711.07128), on the first 10 MFCCs of every second frame.
 
@@ -149,7 +149,7 @@ def ds_cnn(width, blocks, strides, classes=12):
     x = layers.Dropout(0.2)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(mfcc, layers.Dense(classes)(x), name="ds_cnn")
 
-# %% ../3_sample_experiments.ipynb #cell-053
+# %% ../3_sample_experiments.ipynb #cell-051
 def tc_resnet(widths, first, classes=12, shape=FEATURE_SHAPE, dropout=0.2):
     """TC-ResNet (arXiv:1904.03814): convolutions of length 9 along time, frequencies as channels, a block for each width.
 
@@ -170,7 +170,7 @@ def tc_resnet(widths, first, classes=12, shape=FEATURE_SHAPE, dropout=0.2):
     x = layers.Dropout(dropout)(layers.GlobalAveragePooling1D()(x))
     return keras.Model(mel, layers.Dense(classes)(x), name="tc_resnet")
 
-# %% ../3_sample_experiments.ipynb #cell-056
+# %% ../3_sample_experiments.ipynb #cell-054
 def matchboxnet(classes=12, shape=FEATURE_SHAPE, width=64):
     """MatchboxNet 3x1x64 (arXiv:2004.08531): separable convolutions of length 11 to 29 along time, residual blocks.
 
@@ -190,7 +190,7 @@ def matchboxnet(classes=12, shape=FEATURE_SHAPE, width=64):
     x = layers.GlobalAveragePooling1D()(layers.ReLU()(convolve(x, 2 * width)))
     return keras.Model(mel, layers.Dense(classes)(x), name="matchboxnet")
 
-# %% ../3_sample_experiments.ipynb #cell-060
+# %% ../3_sample_experiments.ipynb #cell-058
 @keras.saving.register_keras_serializable("kws")
 class SubSpectralNorm(layers.Layer):
     """Batch normalisation of each frequency band by itself: [n, time, frequency, channels]. Source: arXiv:2103.13620."""
@@ -215,7 +215,7 @@ class SubSpectralNorm(layers.Layer):
     def get_config(self):
         return super().get_config() | {"bands": self.bands}
 
-# %% ../3_sample_experiments.ipynb #cell-061
+# %% ../3_sample_experiments.ipynb #cell-059
 def broadcast_block(x, width, dilation, stride=1):
     """A block of BC-ResNet: 2-D along frequency, its mean over frequency 1-D along time, added back to all frequencies."""
     shortcut = x
@@ -244,7 +244,7 @@ def bc_resnet(scale, classes=12, shape=FEATURE_SHAPE):
     x = layers.Dense(classes)(layers.GlobalAveragePooling2D()(x))
     return keras.Model(mel, x, name=f"bc_resnet{scale}")
 
-# %% ../3_sample_experiments.ipynb #cell-064
+# %% ../3_sample_experiments.ipynb #cell-062
 def separable(x, width, stride):
     """Depthwise-separable convolution of length 3, batch normalisation, ReLU6; stride 1 without padding."""
     padding = "same" if stride > 1 else "valid"
