@@ -93,31 +93,47 @@ def draw_reach(reach: Mapping[str, np.ndarray], across: str, down: str, title: s
 def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None:
     """Accuracy against multiplications (columns accuracy, MACs; the index names the models), a colour for each family.
 
-    The front of those that none beats at the same cost is joined and in bold; rows whose `run` is not *here* are hollow.
+    Where there are columns low and high, bars join them. The front of those that none beats at the same cost is joined and in
+    bold. Rows whose `run` is not *here* are hollow, and have a name where there is room for it.
     """
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.transforms import Bbox
 
     colours = dict(zip(dict.fromkeys(family.values()), sns.color_palette()))
     table = table.sort_values(["MACs", "accuracy"], ascending=[True, False])
-    before = table.accuracy.cummax().shift(fill_value=0)
+    front = table[table.accuracy > table.accuracy.cummax().shift(fill_value=0)]
     for name, row in table.iterrows():
-        colour, on_front = colours[family[name]], row.accuracy > before[name]
+        colour = colours[family[name]]
+        if "low" in table:
+            ax.plot([row.MACs] * 2, [100 * row.low, 100 * row.high], color=colour, alpha=0.35, zorder=1)
         ax.plot(row.MACs, 100 * row.accuracy, "o", color=colour, mfc=colour if row.run == "here" else "white")
-        ax.annotate(
-            name,
-            (row.MACs, 100 * row.accuracy),
-            (5, 3 if on_front else -8),
-            textcoords="offset points",
-            fontsize=8 if on_front else 6.5,
-            weight="bold" if on_front else "normal",
-        )
-    front = table[table.accuracy > before]
     ax.step(front.MACs, 100 * front.accuracy, where="post", color="0.6", zorder=0)
     dots = [plt.Line2D([], [], marker="o", ls="", color=colour) for colour in colours.values()]
-    ax.legend(dots, colours, loc="upper left", fontsize=8)
+    legend = ax.legend(dots, colours, loc="lower right", fontsize=8)
     ax.set(xscale="log", xlabel="multiplications per clip", ylabel="validation accuracy in %")
     ax.margins(x=0.12, y=0.08)
+    ax.figure.canvas.draw()  # from here on it is known where things are, and a name can look for room
+    points = ax.transData.transform(np.column_stack([table.MACs, 100 * table.accuracy]))
+    taken = [Bbox.from_extents(*(point - 5), *(point + 5)) for point in points] + [legend.get_window_extent()]
+    places = [(x, y, align) for y in (3, -9, 12, -18, 20) for x, align in ((6, "left"), (-6, "right"))]
+    for name, row in sorted(
+        table.iterrows(), key=lambda item: (item[0] not in front.index, item[1].run != "here")
+    ):
+        style = {"fontsize": 8, "weight": "bold"} if name in front.index else {"fontsize": 6.5}
+        for x, y, align in places:
+            at = (row.MACs, 100 * row.accuracy)
+            label = ax.annotate(name, at, (x, y), textcoords="offset points", ha=align, **style)
+            box = label.get_window_extent()
+            inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+            if inside and not any(box.overlaps(other) for other in taken):
+                break
+            label.remove()
+        else:
+            if row.run != "here":
+                continue
+            ax.annotate(name, at, places[0][:2], textcoords="offset points", ha=places[0][2], **style)
+        taken.append(box)
 
 
 def draw_pairs(table: pd.DataFrame, first: str, second: str, title: str = "") -> Figure:
