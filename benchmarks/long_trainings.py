@@ -29,7 +29,7 @@ def main(corpus, *names):
     for name in names:
         path = place.work / f"{name}.keras"
         note, model = read_json(path.with_suffix(".json")), load_model(path)
-        row, predicted = {key: note[key] for key in KEPT}, {}
+        row, predicted = {key: note[key] for key in KEPT} | {"parameters": model.count_params()}, {}
         for split, column in (("val", "validation"), ("test", "test")):
             spoken = (place.manifest.speaker[place.manifest.split == split] != "").to_numpy()
             _, labels, probabilities = evaluate(model, place, split)

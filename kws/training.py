@@ -94,7 +94,7 @@ def training_step(network, replicas=1):
     return step
 
 # %% ../4_full_training.ipynb #cell-032
-EPOCHS = {"smoke": 20, "sample": 20, "full": 120}
+EPOCHS = {"smoke": 18, "sample": 18, "full": 120}
 LEARNING_RATE = 6e-3  # twice the usual one, by long_ablation.csv
 
 # %% ../4_full_training.ipynb #cell-042
