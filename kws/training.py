@@ -136,7 +136,7 @@ def confusion_figure(labels, predicted, names):
     ax.set(xlabel="predicted", ylabel="true")
     return fig
 
-# %% ../4_full_training.ipynb #cell-067
+# %% ../4_full_training.ipynb #cell-068
 def final_model(work, name=None):
     """Path of the model to freeze and send: that of a given name, or `best.keras`, or the one that `best_of_sample` chose."""
     best = Path(work) / "best.keras"
