@@ -166,7 +166,7 @@ def train(
     engine
         fit of Keras, or a loop by hand
     epochs
-        default: 20, 25 or 120 for the profiles smoke, sample, full
+        default: 18, with the profile full 120
     patience
         stop after so many epochs without a better one
     learning_rate

@@ -49,7 +49,7 @@ WARM_UP = "import numpy, librosa, kws.submission, kws.training; librosa.stft(num
 NOTICES = re.compile(
     r"^(WARNING: All log messages before absl.*|To enable the following .*"
     r"|fully_quantize: .*|INFO: Created TensorFlow Lite XNNPACK delegate.*"
-    r"|[IE]0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*)\n",
+    r"|[WI]0000 .*\.cc:.*|E0000 .*(port|cudart_stub|cuda_platform|cpu_feature_guard)\.cc.*)\n",
     re.MULTILINE,
 )
 
