@@ -107,7 +107,7 @@ def mfcc_delta(pcm):
     cepstra = mfcc(pcm)[..., : DELTA["coefficients"]]
     return tf.concat([cepstra, *(tf.matmul(delta_matrix(order), cepstra) for order in (1, 2))], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-035
+# %% ../2_preprocess_augment.ipynb #cell-034
 PCEN = {"gain": 0.98, "bias": 2.0, "power": 0.5, "seconds": 0.4, "epsilon": 1e-6, "scale": 2.0**31}
 
 
@@ -130,7 +130,7 @@ def pcen(pcm):
     normalised = energy / (average + PCEN["epsilon"]) ** PCEN["gain"]
     return (normalised + PCEN["bias"]) ** PCEN["power"] - PCEN["bias"] ** PCEN["power"]
 
-# %% ../2_preprocess_augment.ipynb #cell-038
+# %% ../2_preprocess_augment.ipynb #cell-037
 FFT_BANDS = 160  # of 50 Hz each
 
 
@@ -150,7 +150,7 @@ def tempogram(pcm):
     """Autocorrelation of the onset strength: PCM [n, 16,000] -> float32 [n, 98, 64 lags], 1 at the highest peak."""
     return autocorrelation(onset_strength(log_mel(pcm)))
 
-# %% ../2_preprocess_augment.ipynb #cell-040
+# %% ../2_preprocess_augment.ipynb #cell-039
 class Feature(NamedTuple):
     """A feature: the function PCM [n, 16,000] -> float32 [n, ...], and the numbers it depends on, as a JSON-able dict."""
 
@@ -177,7 +177,7 @@ def feature_parameters(feature):
     common = {"feature": feature, "sample_rate": SAMPLE_RATE, "samples": CLIP_SAMPLES}
     return common | FEATURES[feature].parameters
 
-# %% ../2_preprocess_augment.ipynb #cell-042
+# %% ../2_preprocess_augment.ipynb #cell-041
 @functools.cache
 def as_graph(compute):
     """A feature's function as a TensorFlow graph, built once."""
@@ -197,7 +197,7 @@ def compute_rows(feature, rows, piece=32):
     with ThreadPoolExecutor(2) as pool:
         return np.concatenate(list(pool.map(compute, range(0, len(rows), piece))))
 
-# %% ../2_preprocess_augment.ipynb #cell-044
+# %% ../2_preprocess_augment.ipynb #cell-043
 def store_path(place, feature):
     """Where the store of a feature is: <work>/<feature>.bc"""
     return place.work / f"{feature}.bc"
@@ -236,7 +236,7 @@ def open_store(place, feature):
         )
     return open_array(path)
 
-# %% ../2_preprocess_augment.ipynb #cell-049
+# %% ../2_preprocess_augment.ipynb #cell-046
 @keras.saving.register_keras_serializable("kws")
 class FrontEnd(keras.layers.Layer):
     """Layer PCM [n, 16,000] -> (feature - mean) / std.
@@ -267,13 +267,13 @@ class FrontEnd(keras.layers.Layer):
             )
         return super().from_config(settings)
 
-# %% ../2_preprocess_augment.ipynb #cell-051
+# %% ../2_preprocess_augment.ipynb #cell-048
 def normalise_clip(features):
     """Each bin of each clip to mean 0 and standard deviation 1 over time: [n, frames, bins] -> the same shape."""
     mean, variance = tf.nn.moments(tf.convert_to_tensor(features), axes=[1], keepdims=True)
     return (features - mean) / (tf.sqrt(variance) + 1e-3)
 
-# %% ../2_preprocess_augment.ipynb #cell-054
+# %% ../2_preprocess_augment.ipynb #cell-051
 def stack_frames(features, neighbours=2, step=3):
     """Lay each frame's `neighbours` on both sides beside it, every `step` frames.
 
@@ -282,7 +282,7 @@ def stack_frames(features, neighbours=2, step=3):
     length = features.shape[1] - 2 * neighbours
     return tf.concat([features[:, i : i + length : step] for i in range(2 * neighbours + 1)], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-063
+# %% ../2_preprocess_augment.ipynb #cell-058
 STEP = 16  # samples: 1 ms
 
 
@@ -306,7 +306,7 @@ def gain(pcm, seed, low=0.5, high=1.5):
     """Multiply each clip by a random factor in [low, high)."""
     return pcm * tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, low, high)
 
-# %% ../2_preprocess_augment.ipynb #cell-065
+# %% ../2_preprocess_augment.ipynb #cell-060
 def speed_perturb(pcm, seed, max_change=0.15):
     """Play each clip faster or slower by up to `max_change`, around its middle; pitch moves with it. [n, 16,000]"""
     n, middle, last = tf.shape(pcm)[0], CLIP_SAMPLES / 2, CLIP_SAMPLES - 1
@@ -316,7 +316,7 @@ def speed_perturb(pcm, seed, max_change=0.15):
     played = tf.image.crop_and_resize(pcm[:, None, :, None], boxes, tf.range(n), [1, CLIP_SAMPLES])
     return tf.reshape(played, [-1, CLIP_SAMPLES])
 
-# %% ../2_preprocess_augment.ipynb #cell-069
+# %% ../2_preprocess_augment.ipynb #cell-064
 def read_noise(folder, split="train"):
     """All noise that a split of a corpus may use, in one row: float32 [samples]."""
     stretches = noise_stretches(folder)
@@ -341,7 +341,7 @@ def add_noise(pcm, seed, noise, probability=0.8, max_volume=0.1):
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * random_cuts(noise, n, seeds[0])
 
-# %% ../2_preprocess_augment.ipynb #cell-071
+# %% ../2_preprocess_augment.ipynb #cell-066
 def power_of(sound):
     """Mean power of each clip: [n, samples] -> [n, 1]."""
     return tf.reduce_mean(tf.square(sound), axis=-1, keepdims=True)
@@ -355,7 +355,7 @@ def add_noise_at(pcm, seed, noise, low=0.0, high=20.0):
     cuts = random_cuts(noise, n, seeds[1])
     return pcm + cuts * tf.sqrt(power_of(pcm) / (power_of(cuts) * ratio + 1e-12))
 
-# %% ../2_preprocess_augment.ipynb #cell-078
+# %% ../2_preprocess_augment.ipynb #cell-073
 def spec_augment(features, seed, frames=10, bins=5):
     """Blank two time bands of up to `frames` and two frequency bands of up to `bins` in normalised features [n, 98, 40].
 
@@ -375,7 +375,7 @@ def spec_augment(features, seed, frames=10, bins=5):
         features *= keep(width, bins, seeds[i + 4 : i + 6])[:, None, :]
     return features
 
-# %% ../2_preprocess_augment.ipynb #cell-085
+# %% ../2_preprocess_augment.ipynb #cell-080
 def standard_augmentations(noise):
     """The recipe of the course: functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
     return speed_perturb, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
@@ -396,13 +396,8 @@ def training_batches(
 ):
     """Dataset of (features [batch, ...], one-hot labels [batch, classes]), augmented anew in each epoch.
 
-    Parameters
-    ----------
-    store, labels, rows, batch_size, seed, pool, first_epoch : as in `shuffled_batches`
-        (the store is that of pcm, int16 [clips, 16,000])
-    front_end : FrontEnd
-    augmentations : functions (pcm, seed) -> pcm, applied in order
-    masks : SpecAugment, too, where the feature has frames and bins
+    `store` is that of pcm, int16 [clips, 16,000]; `front_end` a FrontEnd; `augmentations` functions (pcm, seed) -> pcm, applied
+    in order; `masks` adds SpecAugment, where the feature has frames and bins. The rest is as in `shuffled_batches`.
     """
 
     def augmented(batch, seed):
