@@ -259,6 +259,15 @@ def coloured_noise(samples: int, exponent: float, rng: np.random.Generator) -> n
     return noise / np.sqrt(np.mean(noise**2))
 
 
+NOISE_COLOURS = {"white": 0, "pink": 1, "brown": 2, "blue": -1, "violet": -2}  # exponents
+
+
+def noise_bank(colour: str, seconds: int = 20, seed: int = 0) -> np.ndarray:
+    """Noise of a colour of NOISE_COLOURS: float32 [16,000 seconds], root mean square 1."""
+    rng = np.random.default_rng(seed)
+    return coloured_noise(seconds * SAMPLE_RATE, NOISE_COLOURS[colour], rng).astype("float32")
+
+
 def no_recordings(folder: str | Path) -> CourseError:
     """The error for a corpus without recordings where they are expected; it names one that was found elsewhere."""
     expected = f"{as_text(audio_folder(folder))}/<word>/<speaker>_nohash_<n>.wav"

@@ -4,15 +4,13 @@
 
 # %% auto #0
 __all__ = ['FLOOR', 'WINDOW', 'HOP', 'FRAMES', 'FFT_SIZE', 'MEL', 'MFCCS', 'DELTA', 'PCEN', 'FFT_BANDS', 'SPECTRUM', 'MEL_POWER',
-           'FEATURES', 'STEP', 'NOISE_COLOURS', 'ROOM_SAMPLES', 'frame', 'power_spectrum', 'spectrogram', 'mel_matrix',
-           'mel_pieces', 'mel_power', 'log_mel', 'mfcc', 'delta_matrix', 'mfcc_delta', 'memory_matrix', 'pcen',
-           'raw_pcm', 'fft_bands', 'tempogram', 'Feature', 'feature_parameters', 'as_graph', 'compute_rows',
-           'store_path', 'store_record', 'write_store', 'open_store', 'FrontEnd', 'normalise_clip', 'stack_frames',
-           'shift', 'gain', 'speed_perturb', 'read_noise', 'random_cuts', 'add_noise', 'power_of', 'add_noise_at',
-           'noise_bank', 'overlap', 'impulse_responses', 'reverberate', 'spec_augment', 'standard_augmentations',
-           'training_batches']
+           'FEATURES', 'STEP', 'frame', 'power_spectrum', 'spectrogram', 'mel_matrix', 'mel_power', 'log_mel', 'mfcc',
+           'delta_matrix', 'mfcc_delta', 'memory_matrix', 'pcen', 'raw_pcm', 'fft_bands', 'tempogram', 'Feature',
+           'feature_parameters', 'as_graph', 'compute_rows', 'store_path', 'store_record', 'write_store', 'open_store',
+           'FrontEnd', 'normalise_clip', 'stack_frames', 'shift', 'gain', 'speed_perturb', 'read_noise', 'random_cuts',
+           'add_noise', 'power_of', 'add_noise_at', 'spec_augment', 'standard_augmentations', 'training_batches']
 
-# %% ../2_preprocess_augment.ipynb #cell-002
+# %% ../2_preprocess_augment.ipynb #cell-001
 import functools
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -24,8 +22,7 @@ import scipy.fft
 import scipy.signal
 import tensorflow as tf
 
-# %% ../2_preprocess_augment.ipynb #cell-003
-from .audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, coloured_noise, read_clip, read_clips
+from .audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, read_clip, read_clips
 from .infra.backend import keras
 from .infra.batches import random_numbers, shuffled_batches
 from .infra.files import CourseError, describe_differences
@@ -34,7 +31,7 @@ from .rhythm import TEMPO_LAGS, autocorrelation, onset_strength
 from .split import labels_of, noise_stretches
 from .stretch import read_stretched, stretch_and_pitch
 
-# %% ../2_preprocess_augment.ipynb #cell-016
+# %% ../2_preprocess_augment.ipynb #cell-012
 FLOOR = 1e-6  # added before a logarithm: digital silence becomes -13.8
 WINDOW = 480  # samples: 30 ms
 HOP = 160  # samples: 10 ms
@@ -47,7 +44,7 @@ def frame(pcm):
     hops = tf.reshape(pcm, [-1, CLIP_SAMPLES // HOP, HOP])
     return tf.concat([hops[:, :-2], hops[:, 1:-1], hops[:, 2:]], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-020
+# %% ../2_preprocess_augment.ipynb #cell-016
 def power_spectrum(pcm):
     """PCM [n, 16,000] -> power [n, 98, 257] at 0 to 8,000 Hz."""
     hann = tf.constant(librosa.filters.get_window("hann", WINDOW), tf.float32)
@@ -58,7 +55,7 @@ def spectrogram(pcm):
     """Log spectrogram: PCM [n, 16,000] -> float32 [n, 98, 257], natural logarithm of power + 1e-6."""
     return tf.math.log(power_spectrum(pcm) + FLOOR)
 
-# %% ../2_preprocess_augment.ipynb #cell-023
+# %% ../2_preprocess_augment.ipynb #cell-019
 MEL = {"n_mels": 40, "fmin": 20.0, "fmax": 7_600.0}
 
 
@@ -70,21 +67,14 @@ def mel_matrix(sample_rate=SAMPLE_RATE, fft_size=FFT_SIZE, **mel):
     """
     return librosa.filters.mel(sr=sample_rate, n_fft=fft_size, **(mel or MEL)).T.astype("float32")
 
-# %% ../2_preprocess_augment.ipynb #cell-026
-@functools.cache
-def mel_pieces(filters=10):
-    """The filter bank in pieces: list of (first frequency of the FFT, weights float32 [frequencies, filters])."""
-    pieces = []
-    for piece in np.split(mel_matrix(), range(filters, MEL["n_mels"], filters), axis=1):
-        seen = np.flatnonzero(piece.any(axis=1))
-        pieces.append((seen[0], piece[seen[0] : seen[-1] + 1]))
-    return pieces
-
-
+# %% ../2_preprocess_augment.ipynb #cell-022
 def mel_power(pcm):
-    """`power_spectrum(pcm) @ mel_matrix()`: PCM [n, 16,000] -> float32 [n, 98 frames, 40 mel bins]."""
-    power = power_spectrum(pcm)
-    pieces = [tf.tensordot(power[..., at : at + len(piece)], piece, 1) for at, piece in mel_pieces()]
+    """`power_spectrum(pcm) @ mel_matrix()`, ten filters at a time: PCM [n, 16,000] -> float32 [n, 98 frames, 40 mel bins]."""
+    power, pieces = power_spectrum(pcm), []
+    for filters in np.split(mel_matrix(), MEL["n_mels"] // 10, axis=1):
+        seen = np.flatnonzero(filters.any(axis=1))
+        used = slice(seen[0], seen[-1] + 1)
+        pieces.append(tf.tensordot(power[..., used], filters[used], 1))
     return tf.concat(pieces, axis=-1)
 
 
@@ -92,7 +82,7 @@ def log_mel(pcm):
     """Log-mel spectrogram: PCM [n, 16,000] -> float32 [n, 98 frames, 40 mel bins], natural logarithm of power + 1e-6."""
     return tf.math.log(mel_power(pcm) + FLOOR)
 
-# %% ../2_preprocess_augment.ipynb #cell-031
+# %% ../2_preprocess_augment.ipynb #cell-027
 MFCCS = 40
 
 
@@ -101,7 +91,7 @@ def mfcc(pcm):
     dct = scipy.fft.dct(np.eye(MEL["n_mels"]), axis=1, norm="ortho")[:, :MFCCS]
     return tf.tensordot(log_mel(pcm), dct.astype("float32"), 1)
 
-# %% ../2_preprocess_augment.ipynb #cell-036
+# %% ../2_preprocess_augment.ipynb #cell-032
 DELTA = {"coefficients": 13, "width": 9}
 
 
@@ -117,7 +107,7 @@ def mfcc_delta(pcm):
     cepstra = mfcc(pcm)[..., : DELTA["coefficients"]]
     return tf.concat([cepstra, *(tf.matmul(delta_matrix(order), cepstra) for order in (1, 2))], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-039
+# %% ../2_preprocess_augment.ipynb #cell-034
 PCEN = {"gain": 0.98, "bias": 2.0, "power": 0.5, "seconds": 0.4, "epsilon": 1e-6, "scale": 2.0**31}
 
 
@@ -140,7 +130,7 @@ def pcen(pcm):
     normalised = energy / (average + PCEN["epsilon"]) ** PCEN["gain"]
     return (normalised + PCEN["bias"]) ** PCEN["power"] - PCEN["bias"] ** PCEN["power"]
 
-# %% ../2_preprocess_augment.ipynb #cell-042
+# %% ../2_preprocess_augment.ipynb #cell-037
 FFT_BANDS = 160  # of 50 Hz each
 
 
@@ -160,7 +150,7 @@ def tempogram(pcm):
     """Autocorrelation of the onset strength: PCM [n, 16,000] -> float32 [n, 98, 64 lags], 1 at the highest peak."""
     return autocorrelation(onset_strength(log_mel(pcm)))
 
-# %% ../2_preprocess_augment.ipynb #cell-044
+# %% ../2_preprocess_augment.ipynb #cell-039
 class Feature(NamedTuple):
     """A feature: the function PCM [n, 16,000] -> float32 [n, ...], and the numbers it depends on, as a JSON-able dict."""
 
@@ -187,7 +177,7 @@ def feature_parameters(feature):
     common = {"feature": feature, "sample_rate": SAMPLE_RATE, "samples": CLIP_SAMPLES}
     return common | FEATURES[feature].parameters
 
-# %% ../2_preprocess_augment.ipynb #cell-046
+# %% ../2_preprocess_augment.ipynb #cell-041
 @functools.cache
 def as_graph(compute):
     """A feature's function as a TensorFlow graph, built once."""
@@ -207,7 +197,7 @@ def compute_rows(feature, rows, piece=32):
     with ThreadPoolExecutor(2) as pool:
         return np.concatenate(list(pool.map(compute, range(0, len(rows), piece))))
 
-# %% ../2_preprocess_augment.ipynb #cell-049
+# %% ../2_preprocess_augment.ipynb #cell-043
 def store_path(place, feature):
     """Where the store of a feature is: <work>/<feature>.bc"""
     return place.work / f"{feature}.bc"
@@ -232,7 +222,7 @@ def write_store(place, feature, **options):
         store_path(place, feature), store_record(place, feature), place.manifest, compute, **options
     )
 
-# %% ../2_preprocess_augment.ipynb #cell-052
+
 def open_store(place, feature):
     """The store of `feature`, if it fits the manifest and the parameters in force.
 
@@ -246,7 +236,7 @@ def open_store(place, feature):
         )
     return open_array(path)
 
-# %% ../2_preprocess_augment.ipynb #cell-060
+# %% ../2_preprocess_augment.ipynb #cell-046
 @keras.saving.register_keras_serializable("kws")
 class FrontEnd(keras.layers.Layer):
     """Layer PCM [n, 16,000] -> (feature - mean) / std.
@@ -277,13 +267,13 @@ class FrontEnd(keras.layers.Layer):
             )
         return super().from_config(settings)
 
-# %% ../2_preprocess_augment.ipynb #cell-063
+# %% ../2_preprocess_augment.ipynb #cell-048
 def normalise_clip(features):
     """Each bin of each clip to mean 0 and standard deviation 1 over time: [n, frames, bins] -> the same shape."""
     mean, variance = tf.nn.moments(tf.convert_to_tensor(features), axes=[1], keepdims=True)
     return (features - mean) / (tf.sqrt(variance) + 1e-3)
 
-# %% ../2_preprocess_augment.ipynb #cell-066
+# %% ../2_preprocess_augment.ipynb #cell-051
 def stack_frames(features, neighbours=2, step=3):
     """Lay each frame's `neighbours` on both sides beside it, every `step` frames.
 
@@ -292,7 +282,7 @@ def stack_frames(features, neighbours=2, step=3):
     length = features.shape[1] - 2 * neighbours
     return tf.concat([features[:, i : i + length : step] for i in range(2 * neighbours + 1)], axis=-1)
 
-# %% ../2_preprocess_augment.ipynb #cell-078
+# %% ../2_preprocess_augment.ipynb #cell-058
 STEP = 16  # samples: 1 ms
 
 
@@ -316,7 +306,7 @@ def gain(pcm, seed, low=0.5, high=1.5):
     """Multiply each clip by a random factor in [low, high)."""
     return pcm * tf.random.stateless_uniform([tf.shape(pcm)[0], 1], seed, low, high)
 
-# %% ../2_preprocess_augment.ipynb #cell-081
+# %% ../2_preprocess_augment.ipynb #cell-060
 def speed_perturb(pcm, seed, max_change=0.15):
     """Play each clip faster or slower by up to `max_change`, around its middle; pitch moves with it. [n, 16,000]"""
     n, middle, last = tf.shape(pcm)[0], CLIP_SAMPLES / 2, CLIP_SAMPLES - 1
@@ -326,7 +316,7 @@ def speed_perturb(pcm, seed, max_change=0.15):
     played = tf.image.crop_and_resize(pcm[:, None, :, None], boxes, tf.range(n), [1, CLIP_SAMPLES])
     return tf.reshape(played, [-1, CLIP_SAMPLES])
 
-# %% ../2_preprocess_augment.ipynb #cell-085
+# %% ../2_preprocess_augment.ipynb #cell-064
 def read_noise(folder, split="train"):
     """All noise that a split of a corpus may use, in one row: float32 [samples]."""
     stretches = noise_stretches(folder)
@@ -351,7 +341,7 @@ def add_noise(pcm, seed, noise, probability=0.8, max_volume=0.1):
     volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
     return pcm + volume * random_cuts(noise, n, seeds[0])
 
-# %% ../2_preprocess_augment.ipynb #cell-087
+# %% ../2_preprocess_augment.ipynb #cell-066
 def power_of(sound):
     """Mean power of each clip: [n, samples] -> [n, 1]."""
     return tf.reduce_mean(tf.square(sound), axis=-1, keepdims=True)
@@ -365,51 +355,7 @@ def add_noise_at(pcm, seed, noise, low=0.0, high=20.0):
     cuts = random_cuts(noise, n, seeds[1])
     return pcm + cuts * tf.sqrt(power_of(pcm) / (power_of(cuts) * ratio + 1e-12))
 
-# %% ../2_preprocess_augment.ipynb #cell-089
-NOISE_COLOURS = {"white": 0, "pink": 1, "brown": 2, "blue": -1, "violet": -2}
-
-
-def noise_bank(colour, seconds=20, seed=0):
-    """Noise of a colour of NOISE_COLOURS: float32 [16,000 seconds], root mean square 1."""
-    rng = np.random.default_rng(seed)
-    return coloured_noise(seconds * SAMPLE_RATE, NOISE_COLOURS[colour], rng).astype("float32")
-
-# %% ../2_preprocess_augment.ipynb #cell-092
-def overlap(pcm, seed, probability=0.5, max_volume=0.3):
-    """Lay another clip of the batch under each clip with a probability, at a volume up to `max_volume`. [n, 16,000], n > 1"""
-    n = tf.shape(pcm)[0]
-    seeds = tf.random.split(seed, 3)
-    offset = tf.random.stateless_uniform([], seeds[0], 1, tf.maximum(n, 2), tf.int32)
-    volume = tf.random.stateless_uniform([n, 1], seeds[1], 0, max_volume)
-    volume *= tf.cast(tf.random.stateless_uniform([n, 1], seeds[2]) < probability, tf.float32)
-    return pcm + volume * tf.roll(pcm, offset, axis=0)
-
-# %% ../2_preprocess_augment.ipynb #cell-094
-ROOM_SAMPLES = 8_000  # half a second
-
-
-def impulse_responses(n, seed, shortest=0.1, longest=0.5, wet=0.5):
-    """`n` random rooms: [n, 8,000], a click followed by noise that falls by 60 dB in `shortest` to `longest` seconds.
-
-    The noise has up to `wet` of the energy of the click.
-    """
-    seeds = tf.random.split(seed, 3)
-    seconds = tf.random.stateless_uniform([n, 1], seeds[0], shortest, longest)
-    time = tf.range(1, ROOM_SAMPLES, dtype=tf.float32) / SAMPLE_RATE
-    tail = tf.random.stateless_normal([n, ROOM_SAMPLES - 1], seeds[1]) * 10 ** (-3 * time / seconds)
-    energy = tf.random.stateless_uniform([n, 1], seeds[2], 0, wet)
-    tail *= tf.sqrt(energy / tf.reduce_sum(tail**2, axis=1, keepdims=True))
-    return tf.concat([tf.ones([n, 1]), tail], axis=1)
-
-
-def reverberate(pcm, seed, **room):
-    """Put each clip into a random room (options: `impulse_responses`); its power stays the same. [n, 16,000] -> [n, 16,000]"""
-    size = [CLIP_SAMPLES + ROOM_SAMPLES]
-    rooms = tf.signal.rfft(impulse_responses(tf.shape(pcm)[0], seed, **room), size)
-    heard = tf.signal.irfft(tf.signal.rfft(pcm, size) * rooms, size)[:, :CLIP_SAMPLES]
-    return heard * tf.sqrt(power_of(pcm) / (power_of(heard) + 1e-12))
-
-# %% ../2_preprocess_augment.ipynb #cell-098
+# %% ../2_preprocess_augment.ipynb #cell-073
 def spec_augment(features, seed, frames=10, bins=5):
     """Blank two time bands of up to `frames` and two frequency bands of up to `bins` in normalised features [n, 98, 40].
 
@@ -429,7 +375,7 @@ def spec_augment(features, seed, frames=10, bins=5):
         features *= keep(width, bins, seeds[i + 4 : i + 6])[:, None, :]
     return features
 
-# %% ../2_preprocess_augment.ipynb #cell-109
+# %% ../2_preprocess_augment.ipynb #cell-080
 def standard_augmentations(noise):
     """The recipe of the course: functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
     return speed_perturb, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
@@ -450,13 +396,8 @@ def training_batches(
 ):
     """Dataset of (features [batch, ...], one-hot labels [batch, classes]), augmented anew in each epoch.
 
-    Parameters
-    ----------
-    store, labels, rows, batch_size, seed, pool, first_epoch : as in `shuffled_batches`
-        (the store is that of pcm, int16 [clips, 16,000])
-    front_end : FrontEnd
-    augmentations : functions (pcm, seed) -> pcm, applied in order
-    masks : SpecAugment, too, where the feature has frames and bins
+    `store` is that of pcm, int16 [clips, 16,000]; `front_end` a FrontEnd; `augmentations` functions (pcm, seed) -> pcm, applied
+    in order; `masks` adds SpecAugment, where the feature has frames and bins. The rest is as in `shuffled_batches`.
     """
 
     def augmented(batch, seed):

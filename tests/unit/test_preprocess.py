@@ -11,7 +11,15 @@ import scipy.fft
 import tensorflow as tf
 
 from kws import preprocess
-from kws.audio import CLIP_SAMPLES, FULL_SCALE, SAMPLE_RATE, coloured_noise, read_clip
+from kws.audio import (
+    CLIP_SAMPLES,
+    FULL_SCALE,
+    NOISE_COLOURS,
+    SAMPLE_RATE,
+    coloured_noise,
+    noise_bank,
+    read_clip,
+)
 from kws.infra.batches import epoch_pools, shuffled_batches
 from kws.infra.files import CourseError
 from kws.infra.store import chunk_rows, read_rows
@@ -20,7 +28,6 @@ from kws.preprocess import (
     FLOOR,
     FRAMES,
     MEL,
-    NOISE_COLOURS,
     PCEN,
     FrontEnd,
     add_noise,
@@ -29,18 +36,14 @@ from kws.preprocess import (
     feature_parameters,
     fft_bands,
     gain,
-    impulse_responses,
     log_mel,
     mfcc,
     mfcc_delta,
-    noise_bank,
     normalise_clip,
-    overlap,
     pcen,
     power_spectrum,
     raw_pcm,
     read_noise,
-    reverberate,
     shift,
     spec_augment,
     spectrogram,
@@ -52,7 +55,14 @@ from kws.preprocess import (
 )
 from kws.rhythm import onset_strength
 from kws.split import LABELS, noise_stretches
-from kws.stretch import read_stretched, stretch_and_pitch, with_stretched_copies
+from kws.stretch import (
+    impulse_responses,
+    overlap,
+    read_stretched,
+    reverberate,
+    stretch_and_pitch,
+    with_stretched_copies,
+)
 
 STFT = {"n_fft": 512, "win_length": 480, "hop_length": 160, "center": False}
 NOISE = tf.constant(np.random.default_rng(0).standard_normal(100_000).astype("float32"))
