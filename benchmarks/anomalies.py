@@ -14,8 +14,7 @@ import time
 import numpy as np
 import pandas as pd
 
-from kws.infra.corpora import get_corpus
-from kws.split import make_manifest
+from kws.infra.corpora import get_corpus, make_manifest
 from kws.visualize import describe_corpus, find_anomalies, list_anomalies
 
 

@@ -15,10 +15,10 @@ import numpy as np
 import pandas as pd
 
 from kws.audio import SAMPLE_RATE
-from kws.infra.corpora import get_corpus
+from kws.infra.corpora import get_corpus, make_manifest
 from kws.infra.experiments import circumstances
 from kws.preprocess import FLOOR, MEL, write_store
-from kws.split import Place, make_manifest
+from kws.split import Place
 
 
 def older_loop(paths):

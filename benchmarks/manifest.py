@@ -8,8 +8,7 @@ import sys
 import tempfile
 import time
 
-from kws.infra.corpora import get_corpus
-from kws.split import make_manifest
+from kws.infra.corpora import get_corpus, make_manifest
 
 
 def main():

@@ -20,10 +20,11 @@ import numpy as np
 import pandas as pd
 
 from kws.infra.batches import shuffled_batches
+from kws.infra.corpora import make_manifest
 from kws.infra.experiments import circumstances
 from kws.infra.synthetic import make_synthetic
 from kws.preprocess import compute_rows, open_store, write_store
-from kws.split import Place, make_manifest, read_manifest
+from kws.split import Place, read_manifest
 
 BATCH = 100
 

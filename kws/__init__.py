@@ -10,7 +10,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "audio": ["read_clip"],
         "preprocess": ["FEATURES", "log_mel"],
         "zoo": ["ZOO"],
-        "split": ["make_manifest"],
+        "infra.corpora": ["make_manifest"],
         "infra.runs": ["Options", "train"],
         "inference": ["load_predictor", "predict_clips"],
         "metrics": ["score"],

@@ -52,8 +52,7 @@ Words = Annotated[tuple[str, ...], Many]
 
 def _place(corpus, profile, seed, words, held_out):
     """The Place of a corpus; the corpus is fetched and its manifest made where they are missing."""
-    from kws.infra.corpora import get_corpus, work_dir
-    from kws.split import make_manifest
+    from kws.infra.corpora import get_corpus, make_manifest, work_dir
 
     work = work_dir(corpus, profile)
     folder = get_corpus(corpus, profile, seed)

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from kws.audio import read_clip, write_wav
+from kws.infra.corpora import make_manifest
 from kws.infra.files import CourseError
 from kws.infra.synthetic import load_espeak, make_noises, make_synthetic, make_voices, utter
-from kws.split import make_manifest
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -1,4 +1,4 @@
-"""Where corpora come from: spoken by a machine, downloaded, or a folder of one's own."""
+"""Where corpora come from: spoken by a machine, downloaded, or a folder of one's own; and the manifest of one."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import subprocess
 import tarfile
 import time
 import zipfile
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -17,8 +19,9 @@ from tqdm import tqdm
 
 from kws.audio import NOISE_WORD, no_recordings, recordings
 from kws.infra.files import CourseError, check_number, exclusive_write, part_of
+from kws.infra.manifest import SAMPLE_SIZES, SMOKE_SIZES, keep_manifest
 from kws.infra.synthetic import make_synthetic
-from kws.split import Place, read_manifest
+from kws.split import COMMANDS, HELD_OUT, Place, build_manifest, label_list, read_manifest
 
 
 def work_dir(corpus: str | Path, profile: str) -> Path:
@@ -285,6 +288,25 @@ def get_corpus(
     if not recordings(folder):
         raise no_recordings(folder)
     return folder
+
+
+def make_manifest(
+    folder: str | Path,
+    work: str | Path,
+    profile: str = "sample",
+    seed: int = 0,
+    words: Sequence[str] = COMMANDS,
+    held_out: Sequence[str] = HELD_OUT,
+) -> Place:
+    """The Place of the manifest of the corpus in `folder`, which is written to `work`, or read back from there.
+
+    `words` are the commands; of the unknown words training never hears those of `held_out`. Beside manifest.csv there are
+    labels.txt and skipped.csv. The profile smoke keeps the sample only.
+    """
+    sizes = SMOKE_SIZES if profile == "smoke" else SAMPLE_SIZES
+    settings = {"profile": profile, "seed": seed, "words": words, "held_out": held_out}
+    build = partial(build_manifest, folder, words, held_out, sizes, seed)
+    return keep_manifest(folder, work, settings, label_list(words), build)
 
 
 def open_place(corpus: str | Path = "synthetic", profile: str = "sample", seed: int = 0) -> Place:

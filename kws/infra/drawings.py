@@ -1,4 +1,4 @@
-"""Drawings of networks for the notebooks: a chain of layers with shortcuts, and what one output of a layer reads."""
+"""Drawings for the notebooks: a chain of layers with shortcuts, what one output of a layer reads, pairs of accuracies."""
 
 from __future__ import annotations
 
@@ -115,3 +115,28 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
     ax.legend(dots, colours, loc="upper left", fontsize=8)
     ax.set(xscale="log", xlabel="multiplications per clip", ylabel="validation accuracy in %")
     ax.margins(x=0.12, y=0.08)
+
+
+def draw_pairs(table: pd.DataFrame, first: str, second: str, title: str = "") -> Figure:
+    """Two accuracies (columns `first`, `second`) of each row of a table, joined by a line, with their difference in points.
+
+    The table has the columns name, chance, difference, low and high.
+    """
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(8, 0.42 * len(table) + 1.1), constrained_layout=True)
+    at = np.arange(len(table))
+    ax.hlines(
+        at, table[[first, second]].min(axis=1), table[[first, second]].max(axis=1), color="0.6", zorder=1
+    )
+    for column, marker, colour in ((first, "o", "C3"), (second, "s", "C9"), ("chance", "|", "0.4")):
+        ax.plot(table[column], at, marker, color=colour, label=column)
+    for height, row in zip(at, table.to_dict("records")):
+        gap, low, high = (100 * row[name] for name in ("difference", "low", "high"))
+        text = f"{gap:.1f} points ({low:.1f} to {high:.1f})".replace("-", "\N{MINUS SIGN}")
+        ax.text(1.02, height, text, transform=ax.get_yaxis_transform(), va="center", fontsize=9)
+    ax.set_yticks(at, table.name)
+    ax.set(xlabel="accuracy", xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), title=title)
+    ax.set_title("difference (95 % interval)", loc="right", x=1.02, ha="left", fontsize=9)
+    fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig

@@ -314,8 +314,8 @@ def link_file(source: str | Path, target: Path) -> None:
         shutil.copy(source, target)
 
 
-def save_figure(figure: Any, name: str, folder: str | Path | None) -> None:
+def save_figure(figure: Any, name: str, folder: str | Path | None, dpi: int = 90) -> None:
     """Write a matplotlib figure as `folder`/<name>.png; do nothing where `folder` is empty or None."""
     if folder:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        figure.savefig(Path(folder) / f"{name}.png", dpi=90)
+        figure.savefig(Path(folder) / f"{name}.png", dpi=dpi)

@@ -98,12 +98,14 @@ def corpus_files(folder: str | Path) -> list[Path]:
     return [*recordings(folder), *noise_recordings(folder), *list_files(folder).values()]
 
 
-def checked_recordings(folder: str | Path) -> tuple[list[tuple[Path, int, str]], pd.DataFrame]:
-    """The recordings that can be used: (path, samples, digest of the sound) of each; and a table of the others: path, reason.
+def checked_recordings(folder: str | Path, labels: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The recordings that can be used: path, word, label, samples, digest of the sound; and the others: path, reason.
+
+    `labels` are silence, unknown and the commands. The label of any other word is unknown.
 
     Raises
     ------
-    CourseError: there are none.
+    CourseError: there are none, or a command has none.
     """
     good, bad = [], []
     paths = recordings(folder)
@@ -114,12 +116,15 @@ def checked_recordings(folder: str | Path) -> tuple[list[tuple[Path, int, str]],
         if fault:
             bad.append((as_text(path.as_posix()), fault))
         else:
-            good.append((path, samples, digest))
+            good.append((path.as_posix(), same_name(path.parent.name), samples, digest))
     if not good:
         raise CourseError(
             f"{folder}: none of {len(paths)} recordings can be used; the first: {' '.join(bad[0])}"
         )
-    return good, pd.DataFrame(bad, columns=["path", "reason"])
+    clips = pd.DataFrame(good, columns=["path", "word", "samples", "digest"])
+    clips.insert(2, "label", clips.word.where(clips.word.isin(labels), "unknown"))
+    check_clips(clips, labels, folder)
+    return clips, pd.DataFrame(bad, columns=["path", "reason"])
 
 
 def usable_noises(folder: str | Path) -> list[tuple[str, int]]:
@@ -135,6 +140,14 @@ def usable_noises(folder: str | Path) -> list[tuple[str, int]]:
 
 
 # what cannot be used
+
+
+def check_labels(labels: Sequence[str]) -> None:
+    """CourseError unless there are commands after silence and unknown, each label once."""
+    if len(labels) < 3 or len(set(labels)) < len(labels):
+        raise CourseError(
+            f"commands {' '.join(labels[2:])!r}: name one or more, each once, none of them silence or unknown"
+        )
 
 
 def check_clips(clips: pd.DataFrame, labels: Sequence[str], folder: str | Path) -> None:
@@ -174,12 +187,13 @@ def check_names(lists: dict[str, str], clips: pd.DataFrame) -> None:
         print("Most recordings have a speaker of their own. If they have not, name them <speaker>_<n>.wav")
 
 
-def check_split(clips: pd.DataFrame) -> None:
-    """CourseError where a speaker is in two splits, or a split is empty."""
+def check_split(clips: pd.DataFrame, lists: dict[str, str]) -> None:
+    """CourseError where a speaker is in two splits, a split is empty, or the lists belong to another corpus."""
+    check_names(lists, clips)
     crossing = clips.groupby("speaker").split.nunique().loc[lambda n: n > 1]
     if len(crossing):
         raise CourseError(
-            f"{len(crossing)} speakers are in more than one split, the first: {crossing.index[0]}. Correct the lists "
+            f"speakers in more than one split: {len(crossing)}, the first: {crossing.index[0]}. Correct the lists "
             "(a speaker is what comes before _nohash_, or before a number, in a file's name)"
         )
     if empty := {"train", "val", "test"} - set(clips.split):
@@ -203,6 +217,50 @@ def check_stretches(stretches: pd.DataFrame, folder: str | Path) -> None:
         "recording of ten seconds or more there, or three of at least a second; or let the course make some: "
         f"from kws.infra.synthetic import make_noises; make_noises({str(noises)!r})"
     )
+
+
+# parts of the table that are not taught
+
+
+def noise_stretches(folder: str | Path) -> pd.DataFrame:
+    """Where noise may be taken from: DataFrame with path, split, start, stop (samples).
+
+    A recording of ten seconds or more is cut in three, 80, 10 and 10 %; of five or more such recordings the last but one by
+    name is whole in the test. Of the shorter ones each is whole in one split.
+
+    Raises
+    ------
+    CourseError: the recordings do not suffice for three splits: one of ten seconds, or three of a second.
+    """
+    noises = usable_noises(folder)
+    long = [noise for noise in noises if noise[1] >= 10]
+    short = [noise for noise in noises if noise[1] < 10]
+    rows, tenth = [], max(1, round(len(short) / 10))
+    for i, (path, seconds) in enumerate(short):
+        split = "test" if i >= len(short) - tenth else "val" if i >= len(short) - 2 * tenth else "train"
+        rows.append((path, split, 0, seconds))
+    for path, seconds in long:
+        tenth = max(1, round(seconds / 10))
+        edges = [0, seconds - 2 * tenth, seconds - tenth, seconds]
+        if len(long) >= 5 and path == long[-2][0]:
+            edges = [0, 0, 0, seconds]
+        rows += [(path, split, *edges[i : i + 2]) for i, split in enumerate(("train", "val", "test"))]
+    stretches = pd.DataFrame(rows, columns=["path", "split", "start", "stop"])
+    stretches = stretches[stretches.stop > stretches.start].reset_index(drop=True)
+    check_stretches(stretches, folder)
+    return stretches.assign(start=stretches.start * SAMPLE_RATE, stop=stretches.stop * SAMPLE_RATE)
+
+
+SAMPLE_SIZES = {"train": 240, "val": 60, "test": 60}
+SMOKE_SIZES = {"train": 24, "val": 12, "test": 12}
+
+
+def draw_sample(manifest: pd.DataFrame, sizes: dict[str, int], seed: int = 0) -> pd.Series:
+    """Boolean mask of a sample: at most `sizes[split]` random rows of each label in each split."""
+    order = np.random.default_rng(seed).permutation(len(manifest))
+    shuffled = manifest.iloc[order]
+    rank = shuffled.groupby(["split", "label"]).cumcount().reindex(manifest.index)
+    return rank < manifest.split.map(sizes)
 
 
 # the table on disk

@@ -35,10 +35,10 @@ import numpy as np
 import pandas as pd
 
 from kws.infra import experiments
-from kws.infra.corpora import Archive, fetch_archive
+from kws.infra.corpora import Archive, fetch_archive, make_manifest
 from kws.infra.manifest import export_folders
 from kws.infra.synthetic import SPOKEN_WORDS, make_synthetic, make_tags
-from kws.split import Place, make_manifest, read_manifest
+from kws.split import Place, read_manifest
 
 
 def tree(folder):

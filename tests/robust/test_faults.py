@@ -19,9 +19,10 @@ from robust.kill import STEPS, tree
 
 from kws.audio import read_clip, write_wav
 from kws.inference import predict_clips
+from kws.infra.corpora import make_manifest
 from kws.infra.files import CourseError
 from kws.preprocess import open_store, write_store
-from kws.split import make_manifest, manifest_hash, read_manifest
+from kws.split import manifest_hash, read_manifest
 
 LONG = int(os.environ.get("LONG", 1))
 full = pytest.mark.full

@@ -23,12 +23,12 @@ from kws.inference import load_predictor, named_clips, predict_clips
 from kws.inference import test_clips as clips_to_predict
 from kws.infra import runs
 from kws.infra.backend import keras
-from kws.infra.corpora import get_corpus
+from kws.infra.corpora import get_corpus, make_manifest
 from kws.infra.files import CourseError, csv_rows, exclusive_write, read_csv, write_csv, write_json
 from kws.infra.manifest import corpus_files
 from kws.infra.synthetic import load_espeak, make_noises, make_synthetic
 from kws.metrics import apply_temperature, label_precisions, reliability, score, wilson
-from kws.split import LABELS, make_manifest, noise_stretches, scan_corpus
+from kws.split import LABELS, noise_stretches, scan_corpus
 from kws.submission import check_submission, leaderboard, score_submission, write_submission
 from kws.tagging import FrameSettings, class_list, load_tagger, read_settings, read_tags, train_tags
 

@@ -12,10 +12,11 @@ from robust.kill import some_rows, tree
 
 from kws import preprocess
 from kws.infra import store as store_module
+from kws.infra.corpora import make_manifest
 from kws.infra.files import CourseError
 from kws.infra.store import LIBRARY, append_rows, create_array, open_array, read_rows
 from kws.preprocess import compute_rows, open_store, store_path, store_record, write_store
-from kws.split import Place, make_manifest
+from kws.split import Place
 
 
 @pytest.fixture

@@ -23,13 +23,14 @@ from kws.infra.corpora import (
     fetch_archive,
     fetch_kaggle,
     get_corpus,
+    make_manifest,
     open_place,
     target_path,
     work_dir,
 )
 from kws.infra.files import CourseError
 from kws.infra.synthetic import make_voices
-from kws.split import COMMANDS, make_manifest, which_split
+from kws.split import COMMANDS, which_split
 
 
 def wav_bytes(tmp_path, i):

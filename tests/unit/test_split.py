@@ -10,23 +10,26 @@ import pytest
 import soundfile
 
 from kws.audio import CLIP_SAMPLES, coloured_noise, read_clip, write_wav
-from kws.infra.corpora import get_corpus
+from kws.infra.corpora import get_corpus, make_manifest
 from kws.infra.files import CourseError
-from kws.infra.manifest import corpus_files, export_folders, list_files
-from kws.infra.synthetic import load_espeak, make_voices, utter
-from kws.split import (
-    LABELS,
+from kws.infra.manifest import (
     SAMPLE_SIZES,
-    Place,
+    corpus_files,
     draw_sample,
-    is_out_of_vocabulary,
-    label_list,
-    labels_of,
-    make_manifest,
-    manifest_hash,
+    export_folders,
+    list_files,
     noise_stretches,
     parse_words,
     read_lists,
+)
+from kws.infra.synthetic import load_espeak, make_voices, utter
+from kws.split import (
+    LABELS,
+    Place,
+    is_out_of_vocabulary,
+    label_list,
+    labels_of,
+    manifest_hash,
     read_manifest,
     silence_clips,
     speaker_of,
