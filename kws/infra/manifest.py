@@ -192,8 +192,9 @@ def check_split(clips: pd.DataFrame, lists: dict[str, str]) -> None:
     check_names(lists, clips)
     crossing = clips.groupby("speaker").split.nunique().loc[lambda n: n > 1]
     if len(crossing):
+        many = "speaker is" if len(crossing) == 1 else "speakers are"
         raise CourseError(
-            f"speakers in more than one split: {len(crossing)}, the first: {crossing.index[0]}. Correct the lists "
+            f"{len(crossing)} {many} in more than one split, the first: {crossing.index[0]}. Correct the lists "
             "(a speaker is what comes before _nohash_, or before a number, in a file's name)"
         )
     if empty := {"train", "val", "test"} - set(clips.split):
