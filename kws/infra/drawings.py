@@ -1,11 +1,14 @@
-"""Drawings for the notebooks: a chain of layers with shortcuts, what one output of a layer reads, pairs of accuracies."""
+"""Drawings for the notebooks: a chain of layers with shortcuts, what one output of a layer reads, pairs of accuracies, splits."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from kws.audio import SAMPLE_RATE
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -124,6 +127,7 @@ def draw_pairs(table: pd.DataFrame, first: str, second: str, title: str = "") ->
     """
     import matplotlib.pyplot as plt
 
+    table = table.reindex(columns=["name", first, second, "chance", "difference", "low", "high"])
     fig, ax = plt.subplots(figsize=(8, 0.42 * len(table) + 1.1), constrained_layout=True)
     at = np.arange(len(table))
     ax.hlines(
@@ -139,4 +143,56 @@ def draw_pairs(table: pd.DataFrame, first: str, second: str, title: str = "") ->
     ax.set(xlabel="accuracy", xlim=(0, 1), ylim=(len(table) - 0.5, -0.5), title=title)
     ax.set_title("difference (95 % interval)", loc="right", x=1.02, ha="left", fontsize=9)
     fig.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize=9)
+    return fig
+
+
+def draw_people(
+    speakers: pd.Series, ways: Mapping[str, Sequence[str]], colours: Mapping[str, str], seed: int = 0
+) -> Figure:
+    """The clips of some people, a row for each person, coloured by their split in each of two ways to split them.
+
+    `speakers` and the ways are of all clips. Eight people of each split of the second way are shown, who recorded eight clips or
+    more where somebody did.
+    """
+    import matplotlib.pyplot as plt
+    import pandas as pd
+
+    ways = {title: pd.Series(np.asarray(splits), speakers.index) for title, splits in ways.items()}
+    recorded = speakers.groupby(speakers).size()
+    many = recorded[recorded >= min(8, recorded.max())].sample(frac=1, random_state=seed).index
+    split_of = [*ways.values()][1].groupby(speakers).first()[many]
+    some = pd.concat([split_of[split_of == split][:8] for split in list(colours)[::-1]]).index
+    few = speakers[speakers.isin(some)]
+    x, y = few.groupby(few).cumcount() + 1, few.map(some.get_loc)
+    fig, axes = plt.subplots(1, 2, figsize=(8, 2.8), sharey=True, constrained_layout=True)
+    for ax, (title, splits) in zip(axes, ways.items()):
+        for split, colour in colours.items():
+            there = splits[few.index] == split
+            ax.scatter(x[there], y[there], s=9, marker="s", color=colour, label=split)
+        ax.set(xlabel="clips of this person", yticks=[], title=title)
+    axes[0].set_ylabel("one row = one person")
+    axes[1].legend(loc="center left", bbox_to_anchor=(1, 0.5))
+    fig.suptitle(
+        "Eight people of each split, one square = one clip. Which rows have more than one colour?", size=11
+    )
+    return fig
+
+
+def draw_stretches(stretches: pd.DataFrame, clips: pd.DataFrame, colours: Mapping[str, str]) -> Figure:
+    """Which part of each of up to eight recordings belongs to which split, and the clips that are cut from it.
+
+    Both tables have the columns path, split, start and stop (samples).
+    """
+    import matplotlib.pyplot as plt
+
+    fig, ax = plt.subplots(figsize=(8, 2.6), constrained_layout=True)
+    for rows, height, alpha in ((stretches, 0.7, 0.4), (clips, 0.2, 1)):
+        rows = rows[rows.path.isin(stretches.path.unique()[:8])]
+        for split, colour in colours.items():
+            paths, start, stop = rows[rows.split == split][["path", "start", "stop"]].to_numpy().T
+            names, length = [Path(path).stem for path in paths], (stop - start) / SAMPLE_RATE
+            style = {"color": colour, "alpha": alpha, "ec": "white", "lw": 0.3, "label": split}
+            ax.barh(names, length, height, start / SAMPLE_RATE, **style)
+    ax.set(xlabel="time in the recording (s)", title="Who gets which second of noise (small boxes: clips)")
+    fig.legend(handles=ax.containers[: len(colours)], loc="outside right center")
     return fig
