@@ -40,7 +40,7 @@ TTA_VIEWS = {
     "stretched": stretched,
 }
 
-# %% ../6_submission.ipynb #cell-028
+
 def tta(predict, views=("plain", "shifted left", "amplified")):
     """A predictor that averages the predictions of another one for several views of each clip, names of TTA_VIEWS."""
     return lambda clips: np.mean([predict(TTA_VIEWS[view](np.asarray(clips))) for view in views], axis=0)
