@@ -120,28 +120,25 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
     ax.figure.canvas.draw()  # from here on it is known where things are, and a name can look for room
     points = ax.transData.transform(np.column_stack([table.MACs, 100 * table.accuracy]))
     taken = [Bbox.from_extents(*(point - 7), *(point + 7)) for point in points] + [legend.get_window_extent()]
-    beside = [(x, y, align) for y in (-3, 4, -10) for x, align in ((6, "left"), (-6, "right"))]
-    places = beside + [
-        (x, y, align) for y in (16, -22, 28, -34, 40) for x, align in ((14, "left"), (-14, "right"))
-    ]
+    sides = ((6, "left"), (-6, "right"))
+    beside = [(x, y, align) for y in (-3, 5, -11) for x, align in sides]
+    away = [(2 * x, y, align) for y in (16, -22, 28, -34, 40) for x, align in sides]
+    line = {"arrowstyle": "-", "color": "0.4", "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
     for name, row in sorted(
         table.iterrows(), key=lambda item: (item[0] not in front.index, item[1].run != "here")
     ):
-        style = {"fontsize": 8, "weight": "bold"} if name in front.index else {"fontsize": 6.5}
-        at = (row.MACs, 100 * row.accuracy)
-        for place in places:
-            x, y, align = place
-            line = {"arrowstyle": "-", "color": "0.5", "lw": 0.5, "shrinkA": 0, "shrinkB": 3}
+        ahead, at = name in front.index, (row.MACs, 100 * row.accuracy)
+        style = {"fontsize": 8, "weight": "bold"} if ahead else {"fontsize": 6.5}
+        places = (
+            beside[2:] if ahead else [*beside, *away]
+        )  # the front's line would cross a name at its height
+        for x, y, align in places:
+            arrow = None if ahead or y == -3 else line
             label = ax.annotate(
-                name,
-                at,
-                (x, y),
-                textcoords="offset points",
-                ha=align,
-                arrowprops=None if place in beside else line,
-                **style,
+                name, at, (x, y), textcoords="offset points", ha=align, arrowprops=arrow, **style
             )
-            box = Bbox.from_bounds(*Text.get_window_extent(label).bounds)
+            label.get_window_extent()  # puts the text where it will be; the line does not count
+            box = Text.get_window_extent(label)
             inside = (
                 ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1 and ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
             )
@@ -151,7 +148,7 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
         else:
             if row.run != "here":
                 continue
-            ax.annotate(name, at, beside[0][:2], textcoords="offset points", ha=beside[0][2], **style)
+            ax.annotate(name, at, places[0][:2], textcoords="offset points", ha=places[0][2], **style)
         taken.append(box)
 
 
