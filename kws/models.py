@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['layers', 'MOMENTUM', 'FEATURE_SHAPE', 'compile_model', 'label_numbers', 'fit_network', 'stored_features',
            'with_front_end', 'linear', 'dnn', 'norm_relu', 'cnn_1d', 'cnn_2d', 'gru', 'ds_cnn', 'tc_resnet',
-           'matchboxnet', 'SubSpectralNorm', 'broadcast_block', 'bc_resnet', 'separable', 'see_stages', 'see_dscnn']
+           'matchboxnet', 'broadcast_block', 'bc_resnet', 'separable', 'see_stages', 'see_dscnn']
 
 # %% ../3_sample_experiments.ipynb #cell-002
 import numpy as np
@@ -14,6 +14,7 @@ from tqdm.keras import TqdmCallback
 
 from .audio import CLIP_SAMPLES
 from .infra.backend import keras
+from .infra.norms import SubSpectralNorm
 from .infra.sizes import macs
 from .preprocess import FRAMES, MEL, FrontEnd, training_batches, write_store
 from .split import labels_of
@@ -190,31 +191,6 @@ def matchboxnet(classes=12, shape=FEATURE_SHAPE, width=64):
     x = layers.ReLU()(convolve(x, 2 * width, 29, dilation=2))
     x = layers.GlobalAveragePooling1D()(layers.ReLU()(convolve(x, 2 * width)))
     return keras.Model(mel, layers.Dense(classes)(x), name="matchboxnet")
-
-# %% ../3_sample_experiments.ipynb #cell-058
-@keras.saving.register_keras_serializable("kws")
-class SubSpectralNorm(layers.Layer):
-    """Batch normalisation of each frequency band by itself: [n, time, frequency, channels]. Source: arXiv:2103.13620."""
-
-    def __init__(self, bands=5, **kwargs):
-        super().__init__(**kwargs)
-        self.bands = bands
-        self.norm = layers.BatchNormalization(momentum=MOMENTUM)
-
-    def build(self, shape):
-        self.norm.build((None, shape[1], shape[2] // self.bands, self.bands * shape[3]))
-
-    def call(self, x, training=False):
-        _, time, frequency, channels = x.shape
-        x = keras.ops.reshape(x, (-1, time, self.bands, frequency // self.bands, channels))
-        x = keras.ops.transpose(x, (0, 1, 3, 2, 4))
-        x = keras.ops.reshape(x, (-1, time, frequency // self.bands, self.bands * channels))
-        x = self.norm(x, training=training)
-        x = keras.ops.reshape(x, (-1, time, frequency // self.bands, self.bands, channels))
-        return keras.ops.reshape(keras.ops.transpose(x, (0, 1, 3, 2, 4)), (-1, time, frequency, channels))
-
-    def get_config(self):
-        return super().get_config() | {"bands": self.bands}
 
 # %% ../3_sample_experiments.ipynb #cell-059
 def broadcast_block(x, width, dilation, stride=1):

@@ -94,13 +94,17 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
     """Accuracy against multiplications (columns accuracy, MACs; the index names the models), a colour for each family.
 
     Where there are columns low and high, bars join them. The front of those that none beats at the same cost is joined and in
-    bold. Rows whose `run` is not *here* are hollow, and have a name where there is room for it.
+    bold. Rows whose `run` is not *here* are hollow. A name that finds no room beside its dot is joined to it by a thin line;
+    that of a hollow dot is left out where there is none at all.
     """
     import matplotlib.pyplot as plt
     import seaborn as sns
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    colours = dict(zip(dict.fromkeys(family.values()), sns.color_palette()))
+    palette = sns.color_palette("colorblind")
+    kinds = list(dict.fromkeys(family.values()))
+    colours = dict(zip(kinds, [*palette[:3], "black", palette[4], palette[9], palette[8]]))
     table = table.sort_values(["MACs", "accuracy"], ascending=[True, False])
     front = table[table.accuracy > table.accuracy.cummax().shift(fill_value=0)]
     for name, row in table.iterrows():
@@ -112,20 +116,32 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
     dots = [plt.Line2D([], [], marker="o", ls="", color=colour) for colour in colours.values()]
     legend = ax.legend(dots, colours, loc="lower right", fontsize=8)
     ax.set(xscale="log", xlabel="multiplications per clip", ylabel="validation accuracy in %")
-    ax.margins(x=0.12, y=0.08)
+    ax.margins(x=0.12, y=0.12)
     ax.figure.canvas.draw()  # from here on it is known where things are, and a name can look for room
     points = ax.transData.transform(np.column_stack([table.MACs, 100 * table.accuracy]))
-    taken = [Bbox.from_extents(*(point - 5), *(point + 5)) for point in points] + [legend.get_window_extent()]
-    places = [(x, y, align) for y in (3, -9, 12, -18, 20) for x, align in ((6, "left"), (-6, "right"))]
+    taken = [Bbox.from_extents(*(point - 7), *(point + 7)) for point in points] + [legend.get_window_extent()]
+    sides = ((6, "left"), (-6, "right"))
+    beside = [(x, y, align) for y in (-3, 5, -11) for x, align in sides]
+    away = [(2 * x, y, align) for y in (16, -22, 28, -34, 40) for x, align in sides]
+    line = {"arrowstyle": "-", "color": "0.4", "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
     for name, row in sorted(
         table.iterrows(), key=lambda item: (item[0] not in front.index, item[1].run != "here")
     ):
-        style = {"fontsize": 8, "weight": "bold"} if name in front.index else {"fontsize": 6.5}
+        ahead, at = name in front.index, (row.MACs, 100 * row.accuracy)
+        style = {"fontsize": 8, "weight": "bold"} if ahead else {"fontsize": 6.5}
+        places = (
+            beside[2:] if ahead else [*beside, *away]
+        )  # the front's line would cross a name at its height
         for x, y, align in places:
-            at = (row.MACs, 100 * row.accuracy)
-            label = ax.annotate(name, at, (x, y), textcoords="offset points", ha=align, **style)
-            box = label.get_window_extent()
-            inside = ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1
+            arrow = None if ahead or y == -3 else line
+            label = ax.annotate(
+                name, at, (x, y), textcoords="offset points", ha=align, arrowprops=arrow, **style
+            )
+            label.get_window_extent()  # puts the text where it will be; the line does not count
+            box = Text.get_window_extent(label)
+            inside = (
+                ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1 and ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
+            )
             if inside and not any(box.overlaps(other) for other in taken):
                 break
             label.remove()

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kws.infra.files import CourseError, exclusive_write, read_csv, read_json, write_csv, write_json
+from kws.metrics import mean_of_seeds
 
 
 def circumstances() -> dict[str, str]:
@@ -72,6 +73,38 @@ def select_rows(path: str | Path, here: bool, **values: Any) -> pd.DataFrame:
         f"{r.epochs} epochs; {r.hardware}, {r.date}"
     )
     return rows
+
+
+def compare_models(here: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the seeds, sizes and feature of each model, the best one first; `run` says whose rows: *here*, else *kept*."""
+    rows = pd.concat([here.assign(run="here"), kept[~kept.model.isin(here.model)].assign(run="kept")])
+    table = mean_of_seeds(rows, "model").join(rows.groupby("model")[["parameters", "MACs"]].mean())
+    table = table.join(rows.groupby("model")[["run", "feature"]].first())
+    table["spread"] = table.spread.where(table.seeds > 1)
+    return table.sort_values("accuracy", ascending=False)
+
+
+def compare_epochs(side: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean of the seeds after 15 and after 60 epochs, of each model and augmentation that has both, the best one after 60 first.
+
+    `side` are the rows of side experiments, `rows` those of the models, which all have shift and noise.
+    """
+    side = side.replace({"variant": {"four times the epochs": "shift, noise"}})
+    side = side[
+        side.experiment.isin(["augmentation", "long", "patience"])
+        & side.variant.isin(["none", "shift, noise", "the recipe"])
+    ]
+    trials = pd.concat([rows.assign(variant="shift, noise"), side])
+    trials = trials[trials.epochs.isin([15, 60])].drop_duplicates(["model", "variant", "epochs", "seed"])
+    table = mean_of_seeds(trials, ["model", "variant", "epochs"])
+    table["spread"] = table.spread.where(table.seeds > 1)
+    table = table[["accuracy", "low", "high", "spread"]].unstack().swaplevel(axis=1)
+    table = table.rename(columns="{} epochs".format, level=0).dropna(
+        subset=[("15 epochs", "accuracy"), ("60 epochs", "accuracy")]
+    )
+    return table.sort_values(("60 epochs", "accuracy"), ascending=False).sort_index(
+        axis=1, level=0, sort_remaining=False
+    )
 
 
 def plot_intervals(table: pd.DataFrame, title: str) -> None:
