@@ -94,7 +94,15 @@ def test_what_waited_is_left_out(monkeypatch):
     assert next(chunks) == 3
 
 
+def test_nobody_is_recorded_unasked(monkeypatch):
+    monkeypatch.delenv("LISTEN", raising=False)
+    monkeypatch.setattr(microphone, "record_clip", lambda seconds: pytest.fail("it listens"))
+    assert "make lab" in microphone.hear_a_word()
+
+
 def test_no_microphone_is_said(monkeypatch):
+    monkeypatch.setenv("LISTEN", "1")
+
     def none(device=""):
         raise CourseError(microphone.NONE)
         yield
@@ -137,6 +145,7 @@ def test_where_miniaudio_has_no_wheel_arecord_stands_in(monkeypatch):
         yield
 
     monkeypatch.setattr(pi, "microphone", gone)
+    monkeypatch.setenv("LISTEN", "1")
     assert microphone.hear_a_word() == "Nothing was recorded: arecord: there is no such program."
 
 
