@@ -25,7 +25,7 @@ from kws.infra import runs
 from kws.infra.backend import keras
 from kws.infra.corpora import get_corpus, make_manifest
 from kws.infra.files import CourseError, csv_rows, exclusive_write, read_csv, write_csv, write_json
-from kws.infra.manifest import corpus_files
+from kws.infra.manifest import corpus_files, parse_words
 from kws.infra.synthetic import load_espeak, make_noises, make_synthetic
 from kws.metrics import apply_temperature, label_precisions, reliability, score, wilson
 from kws.split import LABELS, noise_stretches, scan_corpus
@@ -1251,8 +1251,8 @@ def test_names_in_another_form_are_the_same_clip(tmp_path):
 
 
 def test_a_word_may_have_a_comma_in_quotes():
-    assert split.parse_words('"a,b" c') == ("a,b", "c")
-    assert split.parse_words('"a,b", turn on') == ("a,b", "turn on")
+    assert parse_words('"a,b" c') == ("a,b", "c")
+    assert parse_words('"a,b", turn on') == ("a,b", "turn on")
 
 
 def test_a_word_that_differs_from_a_label_in_case_only_is_told(tmp_path):

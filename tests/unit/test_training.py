@@ -271,7 +271,7 @@ def test_killed_and_gone_on_it_ends_with_the_same_weights(copy, corpus, tmp_path
 
 
 def with_rate(monkeypatch, rate):
-    monkeypatch.setattr(runs, "compile_model", lambda *args: compile_model(*args, learning_rate=rate))
+    monkeypatch.setattr(runs, "compile_model", lambda network, steps, _: compile_model(network, steps, rate))
 
 
 @both_engines
