@@ -93,11 +93,11 @@ def training_step(network, replicas=1):
 
     return step
 
-# %% ../4_full_training.ipynb #cell-032
+# %% ../4_full_training.ipynb #cell-031
 EPOCHS = {"smoke": 18, "sample": 18, "full": 120}
 LEARNING_RATE = 6e-3  # twice the usual one, by long_ablation.csv
 
-# %% ../4_full_training.ipynb #cell-042
+# %% ../4_full_training.ipynb #cell-039
 def predict_rows(model, store, rows, batch_size=256):
     """Probabilities [rows, labels] of some rows (numbers) of the pcm store."""
     starts = range(0, len(rows), batch_size)
@@ -105,7 +105,7 @@ def predict_rows(model, store, rows, batch_size=256):
         [model.predict_on_batch(to_float(store[rows[at : at + batch_size]])) for at in starts]
     )
 
-# %% ../4_full_training.ipynb #cell-045
+# %% ../4_full_training.ipynb #cell-042
 def evaluate(model, place, split, splits=("train",)):
     """Scores of one split, and its true label numbers and the probabilities [rows, labels].
 
@@ -124,7 +124,7 @@ def evaluate(model, place, split, splits=("train",)):
     }
     return pd.DataFrame(table).T, labels, probabilities
 
-# %% ../4_full_training.ipynb #cell-054
+# %% ../4_full_training.ipynb #cell-051
 def confusion_figure(labels, predicted, names):
     """Figure of a confusion matrix: counts, coloured by their share of the row."""
     matrix = confusion_matrix(labels, predicted, labels=range(len(names)))
@@ -136,7 +136,7 @@ def confusion_figure(labels, predicted, names):
     ax.set(xlabel="predicted", ylabel="true")
     return fig
 
-# %% ../4_full_training.ipynb #cell-068
+# %% ../4_full_training.ipynb #cell-061
 def final_model(work, name=None):
     """Path of the model to freeze and send: that of a given name, or `best.keras`, or the one that `best_of_sample` chose."""
     best = Path(work) / "best.keras"
