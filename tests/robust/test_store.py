@@ -74,11 +74,11 @@ def test_statistics_are_of_training_rows_only(own):
 def test_interrupted_store_goes_on(own, monkeypatch):
     calls, compute = [], features._compute_rows
 
-    def interrupted(feature, function, rows, **options):
+    def interrupted(feature, function, rows, *piece):
         calls.append(len(rows))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return compute(feature, function, rows, **options)
+        return compute(feature, function, rows, *piece)
 
     monkeypatch.setattr(features, "_compute_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
