@@ -1,4 +1,4 @@
-"""How a sound's onsets repeat: the tempogram of music, for words."""
+"""Two features of which one expects little for words: the spectrum of a whole clip, and the tempogram of music."""
 
 from __future__ import annotations
 
@@ -8,7 +8,15 @@ import librosa
 import numpy as np
 import tensorflow as tf
 
+FFT_BANDS = 160  # of 50 Hz each
 TEMPO_LAGS = 64  # frames: up to 0.64 s
+
+
+def fft_bands(pcm: tf.Tensor, floor: float = 1e-6) -> tf.Tensor:
+    """Spectrum of the whole clip: PCM [n, 16,000] -> float32 [n, 160], log of the mean magnitude in bands of 50 Hz, no 0 Hz."""
+    magnitude = tf.abs(tf.signal.rfft(pcm))[:, 1:]
+    bands = tf.reshape(magnitude, [-1, FFT_BANDS, magnitude.shape[-1] // FFT_BANDS])
+    return tf.math.log(tf.reduce_mean(bands, axis=-1) + floor)
 
 
 def onset_strength(features: tf.Tensor) -> tf.Tensor:

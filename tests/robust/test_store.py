@@ -11,6 +11,7 @@ import pytest
 from robust.kill import some_rows, tree
 
 from kws import preprocess
+from kws.infra import features
 from kws.infra import store as store_module
 from kws.infra.corpora import make_manifest
 from kws.infra.files import CourseError
@@ -71,15 +72,15 @@ def test_statistics_are_of_training_rows_only(own):
 
 
 def test_interrupted_store_goes_on(own, monkeypatch):
-    calls = []
+    calls, compute = [], features._compute_rows
 
-    def interrupted(feature, rows):
+    def interrupted(feature, function, rows, *piece):
         calls.append(len(rows))
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return compute_rows(feature, rows)
+        return compute(feature, function, rows, *piece)
 
-    monkeypatch.setattr(preprocess, "compute_rows", interrupted)
+    monkeypatch.setattr(features, "_compute_rows", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write_store(own, "log_mel", shard=64)
     with pytest.raises(CourseError, match="2_preprocess_augment.ipynb"):
