@@ -382,7 +382,7 @@ SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
 }
 
 
-TAG_SIZES = {"train_curated": 64, "train_noisy": 640, "validation": 60, "test": 240}
+TAG_SIZES = {"train_curated": 80, "train_noisy": 600, "validation": 60, "test": 240}
 
 
 def mixture(sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 44_100) -> np.ndarray:
@@ -418,8 +418,8 @@ def mix_recordings(
 def corrupt_labels(
     labels: Sequence[str],
     rng: np.random.Generator,
-    wrong: float = 0.5,
-    missing: float = 0.3,
+    wrong: float = 0.4,
+    missing: float = 0.2,
     names: Sequence[str] = tuple(SOUNDS),
 ) -> list[str]:
     """Labels as the web has them: a share of them missing (not all); of the others a share is the next one of `names` instead."""
