@@ -428,7 +428,7 @@ def corrupt_labels(
     return sorted({following[label] if rng.random() < wrong else label for label in kept})
 
 
-FOLDS = {"train_curated": (1, 2, 3), "train_noisy": (1, 2, 3), "validation": (4,), "test": (5,)}
+FOLDS = {"train_curated": (1,), "train_noisy": (1, 2, 3), "validation": (4,), "test": (5,)}
 
 
 def _made_clips(names: Sequence[str], part: str) -> Callable:
@@ -464,14 +464,14 @@ def make_tags(
 ) -> Path:
     """A corpus in the layout of DCASE 2019 task 2, with a solution.csv; `sizes` are the clips of each part (keys of FOLDS).
 
-    The clips are made sounds, or mixtures of `recordings` (the folder of `kws.infra.corpora.fetch_esc10`), each part from folds
-    of its own but for the two of training. Besides fname and labels, the tables have the recordings that are in a clip, and
+    The clips are made sounds, or mixtures of `recordings` (the folder of `kws.infra.corpora.fetch_esc10`), each part of its
+    FOLDS; only those of training share one. Besides fname and labels, the tables have the recordings that are in a clip, and
     that of the noisy part the labels before they were spoiled (truth). What is there for the same arguments is kept; anything
     else in the folder is deleted.
     """
     folder = Path(folder)
     note, settings = folder / "made.json", {"sizes": sizes, "seed": seed}
-    settings["recordings"] = recordings and Path(recordings).name
+    settings |= {"recordings": recordings and Path(recordings).name, "folds": FOLDS}
     if is_made(note, settings):
         return folder
     remove(folder)
