@@ -83,12 +83,16 @@ def corpus(
     Parameters
     ----------
     corpus
-        synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus
+        synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus; esc10: sounds, not words, for extras/tagging
     words
         the commands; other words are unknown
     held_out
         unknown words to keep out of training
     """
+    if corpus == "esc10":
+        from kws.infra.corpora import fetch_esc10
+
+        return print(fetch_esc10())
     place = _place(corpus, profile, seed, words, held_out)
     counts = place.manifest.groupby("split", sort=False).size()
     print(f"{place.work / 'manifest.csv'}: " + ", ".join(f"{n:,} {split}" for split, n in counts.items()))

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
+import re
 import shutil
 import subprocess
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import pandas as pd
 import pooch
 import requests
 from tqdm import tqdm
 
 from kws.audio import NOISE_WORD, no_recordings, recordings
-from kws.infra.files import CourseError, check_number, exclusive_write, part_of
+from kws.infra.files import CourseError, check_number, exclusive_write, part_of, write_csv
 from kws.infra.manifest import SAMPLE_SIZES, SMOKE_SIZES, keep_manifest
 from kws.infra.synthetic import make_synthetic
 from kws.split import COMMANDS, HELD_OUT, Place, build_manifest, label_list, read_manifest
@@ -67,6 +71,16 @@ ARCHIVES = {
         105_829,
     ),
 }
+
+
+# Recordings of ten kinds of sound, for extras/tagging: the last state of their authors' repository that has them. What GitHub
+# packs is not the same to the byte for ever, so the checksum is that of the recordings: see `_esc10_recordings`.
+ESC10 = Archive(
+    "https://github.com/karoldvl/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip",
+    "ce10ba7e2e6886a9b4b0a914db5caa352a080f81b418e7ada1d793fb0df39933",
+    41_493_576,
+    400,
+)
 
 
 CONTEST = "tensorflow-speech-recognition-challenge"
@@ -184,18 +198,72 @@ def _download(archive: Archive, file: Path) -> None:
     part = part_of(file)
     if file.exists() and pooch.file_hash(file) == archive.sha256:
         return
+    _receive(archive, part)
+    if pooch.file_hash(part) != archive.sha256:
+        raise _thrown_away(archive, part)
+    part.replace(file)
+
+
+def _receive(archive: Archive, part: Path) -> None:
+    """`resume_download` of an Archive; CourseError, with what to do, where the connection fails for good."""
     try:
         resume_download(archive.url, part)
     except requests.RequestException as error:
         status = getattr(error.response, "status_code", None)
         reason = f"the server answers {status}" if status else "the connection failed"
         raise CourseError(f"{archive.url}: {reason}. Run this again: it goes on where it was") from error
-    if pooch.file_hash(part) != archive.sha256:
+
+
+def _thrown_away(archive: Archive, part: Path) -> CourseError:
+    """Delete what arrived, and return the error that says so."""
+    part.unlink()
+    return CourseError(
+        f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
+    )
+
+
+def _esc10_recordings(archive: Path) -> tuple[dict[str, bytes], str]:
+    """The recordings in a zip of ESC-10, {"001 - Dog bark/1-100032-A.ogg": bytes}, and the SHA-256 of their names and bytes."""
+    with zipfile.ZipFile(archive) as members:
+        inside = [re.fullmatch(r"[^/]+/(\d{3} - [^/]+/[^/]+\.ogg)", name) for name in members.namelist()]
+        found = {match[1]: members.read(match[0]) for match in inside if match}
+    digest = hashlib.sha256()
+    for name in sorted(found):
+        digest.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
+    return found, digest.hexdigest()
+
+
+def fetch_esc10(raw: str | Path = "data/raw", archive: Archive = ESC10) -> Path:
+    """Folder of ESC-10 below `raw`, downloaded unless it is there: audio/*.ogg, and esc10.csv of fname, label, fold (1 to 5).
+
+    400 recordings of 5 s at 44,100 Hz, 40 of each of ten kinds of sound; what was cut from one source is in one fold.
+    Source: K. J. Piczak, ESC: Dataset for Environmental Sound Classification, doi:10.1145/2733373.2806390; CC BY 3.0.
+    """
+    folder = Path(raw) / "esc10"
+    part = part_of(folder.with_name("esc10.zip"))
+    with exclusive_write(folder):
+        if folder.exists():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(folder.parent, 3 * archive.bytes)
+        _receive(archive, part)
+        try:
+            found, digest = _esc10_recordings(part)
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise _thrown_away(archive, part) from error
+        if digest != archive.sha256:
+            raise _thrown_away(archive, part)
+        rows, new = [], part_of(folder)
+        shutil.rmtree(new, ignore_errors=True)
+        (new / "audio").mkdir(parents=True)
+        for place, content in found.items():
+            kind, name = place.split("/")
+            (new / "audio" / name).write_bytes(content)
+            rows.append((name, kind[6:].lower().replace(" ", "_"), int(name[0])))
+        write_csv(new / "esc10.csv", pd.DataFrame(sorted(rows), columns=["fname", "label", "fold"]))
+        new.rename(folder)
         part.unlink()
-        raise CourseError(
-            f"{archive.url}: what arrived has another checksum, and was thrown away. Run this again"
-        )
-    part.replace(file)
+    return folder
 
 
 def fetch_kaggle(raw: str | Path = "data/raw") -> Path:

@@ -1,4 +1,4 @@
-"""Corpora that a machine makes: words spoken by espeak-ng, background noise, and sounds with several labels."""
+"""Corpora that a machine makes: words spoken by espeak-ng, background noise, and clips with several labels."""
 
 from __future__ import annotations
 
@@ -15,16 +15,25 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import scipy.signal
+import soundfile
 import soxr
 from tqdm import tqdm
 
-from kws.audio import CLIP_SAMPLES, FULL_SCALE, NOISE_WORD, SAMPLE_RATE, coloured_noise, write_wav
+from kws.audio import (
+    CLIP_SAMPLES,
+    FULL_SCALE,
+    NOISE_WORD,
+    SAMPLE_RATE,
+    coloured_noise,
+    write_wav,
+)
 from kws.infra.files import (
     MORE_FILES,
     CourseError,
     exclusive_write,
     is_made,
     part_of,
+    read_csv,
     remove,
     write_csv,
     write_json,
@@ -373,7 +382,7 @@ SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
 }
 
 
-TAG_SIZES = {"train_curated": 64, "train_noisy": 640, "test": 480}
+TAG_SIZES = {"train_curated": 80, "train_noisy": 600, "validation": 60, "test": 240}
 
 
 def mixture(sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 44_100) -> np.ndarray:
@@ -388,40 +397,103 @@ def mixture(sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 
     return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max()
 
 
+def mix_recordings(
+    sounds: Sequence[np.ndarray], rng: np.random.Generator, sample_rate: int = 44_100
+) -> np.ndarray:
+    """A clip of up to 4 s with 1.5 to 3 s of each sound [at least 3 s], somewhere in it: float [n] in [-1, 1].
+
+    The loudest moment of a sound is in its part, since many recordings are silent for most of the time. Each part gets the same
+    mean power, then a gain of -9 to 0 dB; nothing is added.
+    """
+    lengths = [round(rng.uniform(1.5, 3) * sample_rate) for _ in sounds]
+    clip = np.zeros(round(rng.uniform(max(lengths), 4 * sample_rate)))
+    for sound, length in zip(sounds, lengths):
+        first = int(np.abs(sound).argmax() - rng.uniform(0.1, 0.6) * length)
+        first = np.clip(first, 0, len(sound) - length)
+        part, at = sound[first : first + length], rng.integers(0, len(clip) - length + 1)
+        clip[at : at + length] += 10 ** (-rng.uniform(0, 9) / 20) * part / np.sqrt(np.mean(part**2))
+    return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max()
+
+
 def corrupt_labels(
-    labels: Sequence[str], rng: np.random.Generator, wrong: float = 0.5, missing: float = 0.3
+    labels: Sequence[str],
+    rng: np.random.Generator,
+    wrong: float = 0.4,
+    missing: float = 0.2,
+    names: Sequence[str] = tuple(SOUNDS),
 ) -> list[str]:
-    """Labels as the web has them: a share of them missing (not all); of the others a share is the next one of SOUNDS instead."""
-    names = list(SOUNDS)
-    following = dict(zip(names, names[1:] + names[:1]))
+    """Labels as the web has them: a share of them missing (not all); of the others a share is the next one of `names` instead."""
+    following = dict(zip(names, [*names[1:], names[0]]))
     kept = [label for label in labels if rng.random() >= missing] or [labels[0]]
     return sorted({following[label] if rng.random() < wrong else label for label in kept})
 
 
-def make_tags(folder: str | Path, sizes: dict[str, int] = TAG_SIZES, seed: int = 0) -> Path:
-    """A corpus of made sounds in the layout of DCASE 2019 task 2, with a solution.csv; `sizes` are the clips of each part.
+FOLDS = {"train_curated": (1,), "train_noisy": (1, 2, 3), "validation": (4,), "test": (5,)}
 
-    What is there for the same sizes and seed is kept; anything else in the folder is deleted.
+
+def _made_clips(names: Sequence[str], part: str) -> Callable:
+    """Function (number, generator) -> a clip of one to three SOUNDS, their names, no recordings."""
+
+    def make(i, rng):
+        others = rng.choice(np.delete(names, i % len(names)), rng.choice(3, p=[0.4, 0.35, 0.25]), False)
+        labels = [names[i % len(names)], *others.tolist()]
+        return mixture(labels, rng), labels, []
+
+    return make
+
+
+def _recorded_clips(folder: Path, table: pd.DataFrame, part: str) -> Callable:
+    """Function (number, generator) -> a mixture of two or three recordings of a part's FOLDS, their labels, their names."""
+    own = table[table.fold.isin(FOLDS[part])].groupby("label").fname.apply(list)
+
+    def make(i, rng):
+        first = own.index[i % len(own)]
+        labels = [first, *rng.choice(own.index.drop(first), rng.integers(1, 3), False)]
+        files = [str(rng.choice(own[label])) for label in labels]
+        sounds = [soundfile.read(folder / "audio" / name, dtype="float32")[0] for name in files]
+        return mix_recordings(sounds, rng), labels, files
+
+    return make
+
+
+def make_tags(
+    folder: str | Path,
+    sizes: dict[str, int] = TAG_SIZES,
+    seed: int = 0,
+    recordings: str | Path | None = None,
+) -> Path:
+    """A corpus in the layout of DCASE 2019 task 2, with a solution.csv; `sizes` are the clips of each part (keys of FOLDS).
+
+    The clips are made sounds, or mixtures of `recordings` (the folder of `kws.infra.corpora.fetch_esc10`), each part of its
+    FOLDS; only those of training share one. Besides fname and labels, the tables have the recordings that are in a clip, and
+    that of the noisy part the labels before they were spoiled (truth). What is there for the same arguments is kept; anything
+    else in the folder is deleted.
     """
     folder = Path(folder)
     note, settings = folder / "made.json", {"sizes": sizes, "seed": seed}
+    settings |= {"recordings": recordings and Path(recordings).name, "folds": FOLDS}
     if is_made(note, settings):
         return folder
     remove(folder)
     folder.mkdir(parents=True)
-    names = list(SOUNDS)
+    names, maker = list(SOUNDS), functools.partial(_made_clips, list(SOUNDS))
+    if recordings:
+        table = read_csv(Path(recordings) / "esc10.csv", ("fname", "label", "fold"))
+        names, maker = sorted(set(table.label)), functools.partial(_recorded_clips, Path(recordings), table)
     for number, (part, count) in enumerate(sizes.items()):
-        rows = []
+        rows, make = [], maker(part)
         for i in tqdm(range(count), desc=part, unit="clip", mininterval=1):
             rng = np.random.default_rng([seed, number, i])
-            others = rng.choice(np.delete(names, i % len(names)), rng.choice(3, p=[0.4, 0.35, 0.25]), False)
-            labels = [names[i % len(names)], *others.tolist()]
+            clip, labels, files = make(i, rng)
             fname = f"{part.removeprefix('train_')}{i:04}.wav"
-            write_wav(folder / part / fname, mixture(labels, rng), 44_100)
-            written = corrupt_labels(labels, rng) if part == "train_noisy" else sorted(labels)
-            rows.append((fname, ",".join(written)))
-        name = "solution.csv" if part == "test" else f"{part}.csv"
-        write_csv(folder / name, pd.DataFrame(rows, columns=["fname", "labels"]))
+            write_wav(folder / part / fname, clip, 44_100)
+            written = corrupt_labels(labels, rng, names=names) if part == "train_noisy" else sorted(labels)
+            files = [file for _, file in sorted(zip(labels, files))]  # in the order of the right labels
+            rows.append((fname, *map(",".join, (written, sorted(labels), files))))
+        table = pd.DataFrame(rows, columns=["fname", "labels", "truth", "recordings"])
+        if part != "train_noisy":
+            del table["truth"]
+        write_csv(folder / ("solution.csv" if part == "test" else f"{part}.csv"), table)
     sample = pd.DataFrame(0, index=pd.Index([row[0] for row in rows], name="fname"), columns=names)
     write_csv(folder / "sample_submission.csv", sample.reset_index())
     write_json(note, settings)

@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from course.running import NOTEBOOKS, copy_course
 
-from kws.infra.corpora import ARCHIVES
+from kws.infra.corpora import ARCHIVES, ESC10
 from kws.infra.synthetic import SPOKEN_WORDS, SYNTHETIC_SIZES
 
 EXPORTED = ("split", "visualize", "preprocess", "models", "training", "deploy", "submission")
@@ -126,11 +126,11 @@ def test_every_number_of_the_texts_has_a_source():
         r"(?s)<!-- (\w+): written by.*?<!-- end of \1 -->|## The Pi's processor without a Pi.*", "", text
     )
     names = r"`[^`]*`|\]\([^)]*\)|v0\.0[12]|notebooks? \d(?: and \d)?|\[\d_\w+|arXiv:[\d.]+|Python 3\.10 to 3\.13|SHA-256|N=4"
-    names += r"|16 kHz, 16-bit|TensorFlow 1\.4|int8|Apache-2\.0|CC BY 4\.0|float32 \[[^]]*\]"
+    names += r"|16 kHz, 16-bit|TensorFlow 1\.4|int8|Apache-2\.0|ESC-10|CC BY 4\.0|float32 \[[^]]*\]"
     names += r"|DCASE 2019(?: task 2)?|Tagging 2019|MobileNet v1|23 million clips|section \d|(?m:^    (?:python|kws|    )[^#\n]*)"
     numbers = set(re.findall(r"\d[\d,.]*\d|\d", re.sub(names, "", text)))
     known = {str(len(SPOKEN_WORDS)), "3.5"}  # GB of train.7z and test.7z, as the contest's page lists them
-    for archive in ARCHIVES.values():
+    for archive in (*ARCHIVES.values(), ESC10):
         known |= {f"{archive.clips:,}", f"{archive.bytes / 1e6:.0f}", f"{archive.bytes / 1e9:.1f}"}
     known |= {f"{SYNTHETIC_SIZES[profile][0]:,}" for profile in ("sample", "full")}
     assert numbers and numbers <= known, numbers - known

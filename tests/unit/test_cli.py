@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -16,6 +17,7 @@ import kws
 from kws import cli, inference, microphone, pretrained
 from kws.audio import CLIP_SAMPLES, read_clip
 from kws.inference import load_predictor
+from kws.infra import corpora
 from kws.split import LABELS, scan_corpus
 from kws.zoo import ZOO
 
@@ -141,6 +143,11 @@ def test_random_data_tries_a_training_in_seconds(tmp_path, monkeypatch, capsys):
     assert said(capsys, "train", *options).split() == ["data/random/dnn.keras"]
     assert load_predictor("data/random/dnn.keras")(np.zeros((2, CLIP_SAMPLES), "float32")).shape == (2, 4)
     assert (tmp_path / "data/random/logs/tried").exists()
+
+
+def test_sounds_are_fetched_without_a_manifest(monkeypatch, capsys):
+    monkeypatch.setattr(corpora, "fetch_esc10", lambda: Path("data/raw/esc10"))
+    assert said(capsys, "corpus", "esc10") == f"{Path('data/raw/esc10')}\n"
 
 
 def test_from_a_corpus_to_a_model(corpus, work, tmp_path, monkeypatch, capsys):

@@ -12,15 +12,19 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
+from conftest import ROOT
 
 from kws.audio import write_wav
 from kws.infra import corpora
 from kws.infra.corpora import (
     ARCHIVES,
     CONTEST,
+    ESC10,
     Archive,
     fetch_archive,
+    fetch_esc10,
     fetch_kaggle,
     get_corpus,
     make_manifest,
@@ -390,6 +394,85 @@ def test_archives_of_ones_own(server, official, tmp_path):
     url = f"http://127.0.0.1:{server.server_port}/mini.tar.gz"
     folder = fetch_archive("mine", tmp_path, {"mine": Archive(url, sha256, len(official["mini"]), 240)})
     assert folder == tmp_path / "mine" and (folder / "train/audio/yes").is_dir()
+
+
+def zip_of(members):
+    """A .zip of {name: bytes}."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+SOUNDS = {"002 - Rain/5-2-A.ogg": b"rain" * 9_999, "010 - Fire crackling/1-3-B.ogg": b"fire" * 9_999}
+
+
+@pytest.fixture
+def sounds(server):
+    """An archive of two sounds in the layout of ESC-10, with its right checksum, on the server as esc10.zip."""
+    there = {f"ESC-10-553c8f1/{name}": content for name, content in SOUNDS.items()}
+    server.content["esc10.zip"] = zip_of(there | {"ESC-10-553c8f1/README.md": b"sounds"})
+    parts = [f"{name}\0{len(SOUNDS[name])}\0".encode() + SOUNDS[name] for name in sorted(SOUNDS)]
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()
+    return Archive(f"http://127.0.0.1:{server.server_port}/esc10.zip", digest, 80_000, 2)
+
+
+@pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "without ranges"])
+def test_sounds_of_ten_kinds(server, sounds, tmp_path, ranges):
+    server.cuts, server.cut, server.ranges = 2, 1_000, ranges
+    folder = fetch_esc10(tmp_path, sounds)
+    assert folder == tmp_path / "esc10" and [path.name for path in tmp_path.iterdir()] == ["esc10"]
+    table = "fname,label,fold\n1-3-B.ogg,fire_crackling,1\n5-2-A.ogg,rain,5\n"
+    assert (folder / "esc10.csv").read_text().replace("\r", "") == table
+    found = {path.name: path.read_bytes() for path in (folder / "audio").iterdir()}
+    assert found == {name.split("/")[1]: content for name, content in SOUNDS.items()}
+    asked = len(server.asked)
+    assert fetch_esc10(tmp_path, sounds) == folder and len(server.asked) == asked
+
+
+def test_sounds_are_checked_by_their_content(server, sounds, tmp_path):
+    """GitHub packs an archive in another way some day; the same sounds in another order, under another folder, are right."""
+    server.content["esc10.zip"] = zip_of({f"other/{name}": SOUNDS[name] for name in reversed(SOUNDS)})
+    fetch_esc10(tmp_path / "right", sounds)
+    changed = {f"x/{name}": content.replace(b"rainr", b"snowr") for name, content in SOUNDS.items()}
+    renamed = {f"x/{name.replace('Rain', 'Snow')}": content for name, content in SOUNDS.items()}
+    for wrong in (zip_of(changed), zip_of(renamed), zip_of({}), b"no zip", server.content["esc10.zip"][:-99]):
+        server.content["esc10.zip"] = wrong
+        with pytest.raises(CourseError, match="another checksum, and was thrown away. Run this again"):
+            fetch_esc10(tmp_path / "wrong", sounds)
+        assert not list((tmp_path / "wrong").iterdir()), "something was left behind"
+
+
+def test_sounds_from_a_dead_connection_or_from_nowhere(server, sounds, tmp_path):
+    server.cuts, server.cut = 5, 1_000
+    with pytest.raises(CourseError, match="Run this again: it goes on where it was"):
+        fetch_esc10(tmp_path, sounds)
+    assert (tmp_path / "esc10.zip.part").stat().st_size == 5_000
+    assert fetch_esc10(tmp_path, sounds).is_dir() and server.asked[-1][1] == "bytes=5000-"
+    with pytest.raises(CourseError, match="404"):
+        fetch_esc10(tmp_path / "other", sounds._replace(url=sounds.url + "x"))
+
+
+@pytest.mark.skipif(
+    not (ROOT / "data/raw/esc10").is_dir(), reason="needs ESC-10 in data/raw: kws corpus esc10"
+)
+def test_the_checksum_is_that_of_the_recordings():
+    table = pd.read_csv(ROOT / "data/raw/esc10/esc10.csv")
+    assert len(table) == ESC10.clips and (table.groupby(["label", "fold"]).size() == 8).all()
+    order = (
+        "dog_bark rain sea_waves baby_cry clock_tick person_sneeze helicopter chainsaw rooster fire_crackling"
+    )
+    kinds = {
+        kind: f"{i:03} - {kind.capitalize().replace('_', ' ')}" for i, kind in enumerate(order.split(), 1)
+    }
+    digest = hashlib.sha256()
+    for name, file in sorted(
+        (f"{kinds[label]}/{name}", name) for name, label in zip(table.fname, table.label)
+    ):
+        content = (ROOT / "data/raw/esc10/audio" / file).read_bytes()
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    assert digest.hexdigest() == ESC10.sha256
 
 
 def test_work_dir_keeps_profiles_apart():

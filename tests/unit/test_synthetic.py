@@ -1,5 +1,6 @@
 """Corpora that a machine makes: words spoken by espeak-ng, and sounds with several labels."""
 
+import itertools
 import shutil
 from unittest.mock import Mock
 
@@ -12,6 +13,7 @@ from kws.audio import CLIP_SAMPLES, check_wav
 from kws.infra import synthetic
 from kws.infra.files import CourseError
 from kws.infra.synthetic import (
+    FOLDS,
     SOUNDS,
     SPOKEN_WORDS,
     corrupt_labels,
@@ -118,6 +120,39 @@ def test_tags_are_made_once_and_from_their_seed(tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in one.rglob("*")}, "made again"
     make_tags(one, few, seed=1)
     assert contents(one) == contents(three)
+
+
+def test_mixtures_of_recordings_keep_the_folds_apart(tmp_path):
+    """Recordings of a constant tone each, so that what is in a mixture can be found in its spectrum."""
+    folder, rows, tones = tmp_path / "esc10", [], {}
+    for i, (kind, fold) in enumerate(itertools.product(("bark", "rain", "wind"), (1, 2, 3, 4, 5))):
+        name, tones[f"{i}.ogg"] = f"{i}.ogg", 500 + 300 * i
+        t = np.arange(5 * 44_100) / 44_100
+        (folder / "audio").mkdir(parents=True, exist_ok=True)
+        sound = np.where(abs(t - 4) < 0.4, np.sin(2 * np.pi * tones[name] * t), 0)  # the rest is silent
+        soundfile.write(folder / "audio" / name, sound, 44_100, format="WAV")
+        rows.append((name, kind, fold))
+    pd.DataFrame(rows, columns=["fname", "label", "fold"]).to_csv(folder / "esc10.csv", index=False)
+    sizes = {"train_curated": 4, "train_noisy": 40, "validation": 4, "test": 4}
+    tags = make_tags(tmp_path / "tags", sizes, recordings=folder)
+    kinds, folds = ({row[0]: row[i] for row in rows} for i in (1, 2))
+    for part, own in FOLDS.items():
+        table = pd.read_csv(tags / ("solution.csv" if part == "test" else f"{part}.csv"))
+        assert len(table) == sizes[part]
+        for row in table.itertuples():
+            names = row.recordings.split(",")
+            labels = (row.truth if part == "train_noisy" else row.labels).split(",")
+            assert [kinds[name] for name in names] == labels == sorted(set(labels)) and len(labels) in (2, 3)
+            assert {folds[name] for name in names} <= set(own), f"{part}: a recording of another fold"
+            clip, rate = soundfile.read(tags / part / row.fname)
+            assert rate == 44_100 and 1.5 <= len(clip) / rate <= 4 and np.abs(clip).max() <= 0.9
+            power = np.abs(np.fft.rfft(clip)) ** 2
+            at = {name: round(tone * len(clip) / rate) for name, tone in tones.items()}
+            found = {name: power[i - 8 : i + 9].sum() / power.sum() for name, i in at.items()}
+            assert {name for name, share in found.items() if share > 0.01} == set(names)
+        if part == "train_noisy":
+            assert (table.labels != table.truth).mean() > 0.5
+    assert list(pd.read_csv(tags / "sample_submission.csv")) == ["fname", "bark", "rain", "wind"]
 
 
 def test_corrupted_labels_are_missing_and_wrong():

@@ -246,9 +246,10 @@ def epoch_of(clips, classes, **options):
     return pictures.sum((1, 2)), targets
 
 
-def test_an_epoch_has_every_window_once_and_mixes_clips(clips, classes):
+@pytest.mark.parametrize("pool", [2_000, 20], ids=["all in memory", "not all in memory"])
+def test_an_epoch_has_every_window_once_and_mixes_clips(clips, classes, pool):
     curated = clips["curated"]
-    sums, targets = epoch_of(curated, classes)
+    sums, targets = epoch_of(curated, classes, pool=pool)
     each = {}
     for path, own in zip(curated.path, targets_of(curated, classes)):
         pictures = next(iter(clip_batches([path], 1, COARSE)))[0].values.numpy()
@@ -257,9 +258,9 @@ def test_an_epoch_has_every_window_once_and_mixes_clips(clips, classes):
     for total, target in zip(sums, targets):
         nearest = min(each, key=lambda known: abs(known - total))
         assert np.array_equal(each[nearest], target), "a window with the labels of another clip"
-    next_epoch, _ = epoch_of(curated, classes, first_epoch=1)
+    next_epoch, _ = epoch_of(curated, classes, first_epoch=1, pool=pool)
     assert not np.array_equal(sums, next_epoch) and np.allclose(np.sort(sums), np.sort(next_epoch))
-    assert np.array_equal(next_epoch, epoch_of(curated, classes, first_epoch=1)[0])
+    assert np.array_equal(next_epoch, epoch_of(curated, classes, first_epoch=1, pool=pool)[0])
 
 
 def test_labels_are_smoothed_towards_a_half():
