@@ -1,4 +1,4 @@
-"""From a model file and many clips to probabilities: any form of the model, in parts, gone on with after a stop."""
+"""From a model file and many clips to probabilities, in parts, gone on with after a stop; and recordings of many clips."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tqdm import tqdm
 import kws.models
 import kws.preprocess
 import kws.zoo  # noqa: F401  registers the layers that saved models are made of
-from kws.audio import CLIP_SAMPLES, as_text, files_by_name, is_text, read_clip, visible_files
+from kws.audio import CLIP_SAMPLES, as_text, files_by_name, is_text, read_clip, to_float, visible_files
 from kws.deploy import load_graph
 from kws.infra.backend import keras
 from kws.infra.cluster import run_each
@@ -33,6 +33,8 @@ from kws.infra.files import (
     write_json,
 )
 from kws.pi import load_litert
+from kws.preprocess import read_noise
+from kws.split import Place
 
 Predictor = Callable[[np.ndarray], np.ndarray]
 
@@ -314,3 +316,33 @@ def predict_clips(
     if bad is not None:
         probabilities[unreadable, bad] = 1
     return probabilities, [str(paths[i]) for i in np.flatnonzero(unreadable)]
+
+
+# long recordings
+
+
+def long_recording(
+    clips: np.ndarray, noise: np.ndarray, every_ms: int = 4_000, volume: float = 0.1, seed: int = 0
+) -> tuple[np.ndarray, list[float]]:
+    """One recording of clips [n, 16,000], one each `every_ms`, over noise [samples]; and the middle of each clip in ms."""
+    rng = np.random.default_rng(seed)
+    sound = volume * np.resize(noise, (len(clips) + 1) * every_ms * 16).astype("float32")
+    middles = []
+    for number, clip in enumerate(clips):
+        start = 16 * (number * every_ms + int(rng.integers(1_000, every_ms - 1_000)))
+        sound[start : start + CLIP_SAMPLES] += clip
+        middles.append(start / 16 + 500)
+    return np.clip(sound, -1, 1), middles
+
+
+def split_recording(
+    place: Place, pcm: Any, split: str, volume: float = 0.1, most: int | None = None, seed: int = 0
+) -> tuple[np.ndarray, list[tuple[float, str]], list[tuple[float, str]]]:
+    """A `long_recording` of spoken clips of a split over noise of the same split; its commands (ms, word); its other words."""
+    manifest, noise = place.manifest, read_noise(place.folder, split)
+    rows = np.flatnonzero((manifest.split == split) & (manifest.speaker != ""))
+    rows = np.random.default_rng(seed).permutation(rows)[:most]
+    sound, middles = long_recording(to_float(pcm[rows]), noise, volume=volume, seed=seed)
+    said = list(zip(middles, manifest.label.iloc[rows], manifest.word.iloc[rows]))
+    commands = [(ms, label) for ms, label, _ in said if label != "unknown"]
+    return sound, commands, [(ms, word) for ms, label, word in said if label == "unknown"]

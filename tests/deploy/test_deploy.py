@@ -24,12 +24,12 @@ from kws.deploy import (
     for_tf14,
     freeze,
     load_graph,
-    long_recording,
     to_litert,
     with_audio_spectrogram,
     write_frozen,
     write_kit,
 )
+from kws.inference import long_recording
 from kws.infra.files import CourseError
 from kws.infra.graphs import tensor_ranges, without_unused
 from kws.infra.tf14 import TF14_OPS, run_in_tf14
