@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from .audio import same_name
-from .infra.contest import check_submission, leaderboard, score_submission, send_submission, summary
+from .infra.contest import check_submission, leaderboard, score_submission, summary
 from .infra.files import CourseError, write_csv
 from .preprocess import stretch_and_pitch
 from .split import LABELS

@@ -178,7 +178,7 @@ def summary(results: dict[str, Any], best: bool = False, target: str | Path = ""
             f"{', '.join(sent['models'])} by {sent['combined by']}; {', '.join(sent['views'])}"
         )
         lines["its accuracy"] = (
-            f"validation {sent['val']:.1%}, held-out voices {sent['test']:.1%}, silence included"
+            f"validation {sent['val']:.1%}, test clips {sent['test']:.1%}, silence included"
         )
     if Path(results["corpus"]).name == "synthetic":
         lines["note"] = "synthetic speech: these numbers say nothing about people"

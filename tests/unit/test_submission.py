@@ -10,7 +10,7 @@ import scipy.special
 from kws.audio import CLIP_SAMPLES
 from kws.inference import predict_clips
 from kws.inference import test_clips as clips_to_predict
-from kws.infra.contest import stand_ins, words_to_labels
+from kws.infra.contest import send_submission, stand_ins, words_to_labels
 from kws.infra.files import CourseError
 from kws.split import LABELS
 from kws.submission import (
@@ -19,7 +19,6 @@ from kws.submission import (
     ensemble,
     leaderboard,
     score_submission,
-    send_submission,
     tta,
     write_submission,
 )
