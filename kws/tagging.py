@@ -355,9 +355,7 @@ def compile_tags(
         learning_rate, decay_epochs * steps, decay or 1.0, staircase=True
     )
     loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=smoothing)
-    network.compile(
-        keras.optimizers.Adam(rate), loss, jit_compile=False
-    )  # by XLA a CPU works 4.7 times as much
+    network.compile(keras.optimizers.Adam(rate), loss)
     return network
 
 

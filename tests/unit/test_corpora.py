@@ -405,7 +405,7 @@ def zip_of(members):
     return buffer.getvalue()
 
 
-SOUNDS = {"002 - Rain/5-2-A.ogg": b"rain" * 9_999, "010 - Fire crackling/1-3-B.ogg": b"fire" * 9_999}
+SOUNDS = {"002 - Rain/5-2-A.ogg": b"rain" * 99_999, "010 - Fire crackling/1-3-B.ogg": b"fire" * 99_999}
 
 
 @pytest.fixture
@@ -415,12 +415,12 @@ def sounds(server):
     server.content["esc10.zip"] = zip_of(there | {"ESC-10-553c8f1/README.md": b"sounds"})
     parts = [f"{name}\0{len(SOUNDS[name])}\0".encode() + SOUNDS[name] for name in sorted(SOUNDS)]
     digest = hashlib.sha256(b"".join(parts)).hexdigest()
-    return Archive(f"http://127.0.0.1:{server.server_port}/esc10.zip", digest, 80_000, 2)
+    return Archive(f"http://127.0.0.1:{server.server_port}/esc10.zip", digest, 800_000, 2)
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "without ranges"])
 def test_sounds_of_ten_kinds(server, sounds, tmp_path, ranges):
-    server.cuts, server.cut, server.ranges = 2, 1_000, ranges
+    server.cuts, server.cut, server.ranges = 2, 2**16, ranges
     folder = fetch_esc10(tmp_path, sounds)
     assert folder == tmp_path / "esc10" and [path.name for path in tmp_path.iterdir()] == ["esc10"]
     table = "fname,label,fold\n1-3-B.ogg,fire_crackling,1\n5-2-A.ogg,rain,5\n"
@@ -445,11 +445,11 @@ def test_sounds_are_checked_by_their_content(server, sounds, tmp_path):
 
 
 def test_sounds_from_a_dead_connection_or_from_nowhere(server, sounds, tmp_path):
-    server.cuts, server.cut = 5, 1_000
+    server.cuts, server.cut = 5, 2**16
     with pytest.raises(CourseError, match="Run this again: it goes on where it was"):
         fetch_esc10(tmp_path, sounds)
-    assert (tmp_path / "esc10.zip.part").exists()
-    assert fetch_esc10(tmp_path, sounds).is_dir()
+    assert (tmp_path / "esc10.zip.part").stat().st_size == 5 * 2**16
+    assert fetch_esc10(tmp_path, sounds).is_dir() and server.asked[-1][1] == f"bytes={5 * 2**16}-"
     with pytest.raises(CourseError, match="404"):
         fetch_esc10(tmp_path / "other", sounds._replace(url=sounds.url + "x"))
 
