@@ -234,7 +234,7 @@ def _esc10_recordings(archive: Path) -> tuple[dict[str, bytes], str]:
 
 
 def fetch_esc10(raw: str | Path = "data/raw", archive: Archive = ESC10) -> Path:
-    """Folder of ESC-10 below `raw`, downloaded unless it is there: the folder audio, and esc10.csv of fname, label, fold (1 to 5).
+    """Folder of ESC-10 below `raw`, downloaded unless it is there: audio, and esc10.csv of fname, label, fold (1 to 5).
 
     400 recordings of 5 s at 44,100 Hz, 40 of each of ten kinds of sound; what was cut from one source is in one fold.
     Source: K. J. Piczak, ESC: Dataset for Environmental Sound Classification, doi:10.1145/2733373.2806390; CC BY 3.0.

@@ -173,12 +173,15 @@ def test_probabilities_are_those_of_python(folder, heard, name, record_property)
     }}"""
     with opened(folder) as page:
         found, times = page.evaluate(run, [file, list(model.labels), as_text(heard)])
-    difference = np.abs(np.array(found) - wanted).max()
-    record_property("difference", difference)
+    differences = np.abs(np.array(found) - wanted)
+    record_property("difference", differences.max())
     print(
-        f"{name}: largest difference {difference:.1e}, median {np.median(times):.2f} ms a look in the browser"
+        f"{name}: largest difference {differences.max():.1e}, more than 1e-4 in {(differences > 1e-4).mean():.1%}, "
+        f"median {np.median(times):.2f} ms a look in the browser"
     )
-    assert difference < 1e-4
+    assert (np.argmax(found, 1) == wanted.argmax(1)).all()
+    # what lies between two of the 256 steps of eight bits may be rounded to either
+    assert differences.max() < 1 / 256 + 1e-4 and (differences > 1e-4).mean() < 0.01
 
 
 def contents(folder):
