@@ -111,7 +111,7 @@ def adapt(app, name, source):
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 html = "".join(output["data"]["text/html"])
-                html = re.sub(r'<script[^>]*(cdnjs|import "https://cdn)[^<]*</script>', "", html)
+                html = re.sub(r'<script[^>]*(cdnjs[^>]*>|>\s*import "https://cdn)[^<]*</script>', "", html)
                 script = f'<script src="{static}/plotly.min.js">'
                 output["data"]["text/html"] = re.sub(
                     r"<script[^>]*https://cdn\.plot\.ly/[^>]*>", script, html
