@@ -18,7 +18,7 @@ sys.path.insert(0, str(ROOT))
 project, author, copyright = (
     "Speech commands",
     "the authors of the course",
-    "the authors of the course, MIT licence",
+    "the authors of the course, Apache-2.0",
 )
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "README"

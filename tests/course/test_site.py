@@ -44,6 +44,11 @@ def pages(tmp_path_factory):
     return folder / "html"
 
 
+def written(pages):
+    """The pages of the site, without what Sphinx adds for itself."""
+    return sorted(set(pages.rglob("*.html")) - set(pages.rglob("_*/**/*.html")))
+
+
 @full
 @one_site
 def test_every_page_is_there_and_in_the_sidebar(pages):
@@ -57,7 +62,7 @@ def test_every_page_is_there_and_in_the_sidebar(pages):
 @full
 @one_site
 def test_links_and_pictures_are_there(pages):
-    for page in sorted(set(pages.rglob("*.html")) - set(pages.rglob("_*/**/*.html"))):
+    for page in written(pages):
         for link in re.findall(r'(?:href|src)="([^"#:?]+)[^":]*"', page.read_text()):
             if not link.endswith("index.html"):  # of demo/, which `make site` lays beside the pages
                 assert (page.parent / unquote(link)).exists(), f"{page.name}: {link}"
@@ -117,7 +122,7 @@ def test_pages_in_a_browser(pages, width, scheme):
         context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         asked = []
         context.on("request", lambda request: asked.append(request.url))
-        for path in sorted(set(pages.rglob("*.html")) - set(pages.rglob("_*/**/*.html"))):
+        for path in written(pages):
             page, errors = context.new_page(), []
             page.on("pageerror", lambda error, errors=errors: errors.append(error))
             page.goto(path.as_uri(), timeout=60_000)
