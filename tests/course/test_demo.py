@@ -174,7 +174,7 @@ def test_probabilities_are_those_of_python(folder, heard, name, record_property)
     with opened(folder) as page:
         found, times = page.evaluate(run, [file, list(model.labels), as_text(heard)])
     differences = np.abs(np.array(found) - wanted)
-    record_property("difference", differences.max())
+    record_property("difference", float(differences.max()))
     print(
         f"{name}: largest difference {differences.max():.1e}, more than 1e-4 in {(differences > 1e-4).mean():.1%}, "
         f"median {np.median(times):.2f} ms a look in the browser"
