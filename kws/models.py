@@ -10,10 +10,9 @@ __all__ = ['layers', 'MOMENTUM', 'FEATURE_SHAPE', 'compile_model', 'label_number
 # %% ../3_sample_experiments.ipynb #cell-002
 import numpy as np
 from tqdm import tqdm
-from tqdm.keras import TqdmCallback
 
 from .audio import CLIP_SAMPLES
-from .infra.backend import keras
+from .infra.backend import TqdmCallback, keras
 from .infra.norms import SubSpectralNorm
 from .infra.sizes import macs
 from .preprocess import FRAMES, MEL, FrontEnd, training_batches, write_store

@@ -31,3 +31,5 @@ keras.config.set_image_data_format("channels_last")
 keras.config.set_dtype_policy("float32")
 for limit in ("max_epochs", "max_steps_per_epoch"):  # which versions before 3.12 do not have
     getattr(keras.config, f"set_{limit}", lambda _: None)(None)
+
+from tqdm.keras import TqdmCallback  # noqa: E402, F401  imports Keras by itself, so after ours

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from kws.infra.backend import keras
+from kws.infra.backend import TqdmCallback, keras
 from kws.infra.experiments import read_rows
 from kws.infra.files import fingerprint, write_csv
 
@@ -96,8 +96,6 @@ class EpochCheckpoint(keras.callbacks.Callback):
 
 def usual_callbacks(network: keras.Model, run: Run) -> list[Any]:
     """Seconds, NaN stop, the table of epochs, TensorBoard, a bar, and last the state: callbacks of any training."""
-    from tqdm.keras import TqdmCallback  # imports Keras by itself: after our own import of it
-
     return [
         EpochSeconds(),
         keras.callbacks.TerminateOnNaN(),
