@@ -83,7 +83,8 @@ def corpus(
     Parameters
     ----------
     corpus
-        synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus; esc10: sounds, not words, for extras/tagging
+        synthetic, mini, v0.01, v0.02, pages (the recordings of the committed notebooks), kaggle, or the path of a corpus;
+        esc10: sounds, not words, for extras/tagging
     words
         the commands; other words are unknown
     held_out
@@ -118,7 +119,7 @@ def features(
     names
         pcm, fft, spectrogram, log_mel, mfcc, mfcc_delta, pcen, tempogram
     corpus
-        synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus
+        synthetic, mini, v0.01, v0.02, pages, kaggle, or the path of a corpus
     words
         the commands; other words are unknown
     held_out
@@ -158,7 +159,7 @@ def train(
     Parameters
     ----------
     corpus
-        synthetic, mini, v0.01, v0.02, kaggle, or the path of a corpus
+        synthetic, mini, v0.01, v0.02, pages, kaggle, or the path of a corpus
     words
         the commands; other words are unknown
     held_out

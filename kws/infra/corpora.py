@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import time
+import wave
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -22,8 +23,16 @@ import requests
 from tqdm import tqdm
 
 from kws.audio import NOISE_WORD, no_recordings, recordings
-from kws.infra.files import CourseError, check_number, exclusive_write, part_of, write_csv
-from kws.infra.manifest import SAMPLE_SIZES, SMOKE_SIZES, keep_manifest
+from kws.infra.files import (
+    CourseError,
+    check_number,
+    exclusive_write,
+    part_of,
+    read_csv,
+    write_atomically,
+    write_csv,
+)
+from kws.infra.manifest import LISTS, SAMPLE_SIZES, SMOKE_SIZES, keep_manifest
 from kws.infra.synthetic import make_synthetic
 from kws.split import COMMANDS, HELD_OUT, Place, build_manifest, label_list, read_manifest
 
@@ -222,6 +231,73 @@ def _thrown_away(archive: Archive, part: Path) -> CourseError:
     )
 
 
+# The recordings that the committed pages were run on: path in the corpus, the list that names it (val, test, or neither), and
+# `sound_digest`. tools/pages_corpus.py writes it.
+PAGES = Path(__file__).with_name("pages_corpus.csv.xz")
+
+
+def sound_digest(path: str | Path) -> str:
+    """The first 16 hex digits of the SHA-1 of the PCM in a wav file; none of a file that is no PCM wav.
+
+    64 bits suffice: among 170,000 recordings a wrong match with one of 15,000 has a chance of 2e-10.
+    """
+    try:
+        with open(path, "rb") as file, wave.open(file) as wav:
+            return hashlib.sha1(wav.readframes(wav.getnframes())).hexdigest()[:16]
+    except (wave.Error, EOFError):
+        return ""
+
+
+def fetch_pages(raw: str | Path = "data/raw", table: str | Path = PAGES) -> Path:
+    """Folder of the corpus of the committed pages below `raw`, picked by their sound out of v0.02 and v0.01, which are fetched.
+
+    Clips of test/audio that neither archive holds are left out, and counted: some are noise at another level.
+
+    Raises
+    ------
+    CourseError: a recording of train/ is in neither archive, or one of these cannot be fetched (see `fetch_archive`).
+    """
+    folder = Path(raw) / "pages"
+    part = part_of(folder)
+    with exclusive_write(folder):
+        if folder.exists():
+            return folder
+        clips = read_csv(table, ("path", "list", "sound"), keep_default_na=False, dtype=str)
+        shutil.rmtree(part, ignore_errors=True)
+        try:
+            missing = _pick_recordings(dict(zip(clips.sound, clips.path)), Path(raw), part)
+            if lost := [path for path in missing if not path.startswith("test/")]:
+                raise CourseError(
+                    f"{folder}: {len(lost):,} of {len(clips):,} recordings are in neither archive; the first: {lost[0]}. "
+                    f"Delete v0.01 and v0.02 in {raw} if something was taken out of them, and run this again"
+                )
+            if missing:
+                print(
+                    f"{folder}: left out {len(missing):,} clip(s) of test/audio, which are in neither archive"
+                )
+            for split, name in LISTS.items():
+                names = clips.path[clips.list == split].str.removeprefix("train/audio/")
+                write_atomically(part / "train" / name, "".join(f"{name}\n" for name in names).encode())
+            there = clips.path[clips.path.str.startswith("test/") & ~clips.path.isin(missing)]
+            names = there.str.removeprefix("test/audio/")
+            write_csv(part / "sample_submission.csv", pd.DataFrame({"fname": names, "label": "silence"}))
+            part.rename(folder)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+    return folder
+
+
+def _pick_recordings(wanted: dict[str, str], raw: Path, folder: Path) -> list[str]:
+    """Copy recordings, {digest: path}, out of the official archives into `folder`; the paths of those that are in neither."""
+    for name in ("v0.02", "v0.01"):
+        files = sorted(fetch_archive(name, raw).rglob("*.wav")) if wanted else []
+        for file in tqdm(files, desc=f"picking from {name}", unit="file", mininterval=1):
+            if path := wanted.pop(sound_digest(file), None):
+                (folder / path).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(file, folder / path)
+    return sorted(wanted.values())
+
+
 def _esc10_recordings(archive: Path) -> tuple[dict[str, bytes], str]:
     """The recordings in a zip of ESC-10, {"001 - Dog bark/1-100032-A.ogg": bytes}, and the SHA-256 of their names and bytes."""
     with zipfile.ZipFile(archive) as members:
@@ -332,7 +408,7 @@ def _unpack_kaggle(archive: Path, folder: Path) -> None:
 def get_corpus(
     corpus: str | Path = "synthetic", profile: str = "sample", seed: int = 0, raw: str | Path = "data/raw"
 ) -> Path:
-    """Folder of a corpus: spoken (synthetic), downloaded (mini, v0.01, v0.02, kaggle), or checked if it is a path.
+    """Folder of a corpus: spoken (synthetic), downloaded (mini, v0.01, v0.02, pages, kaggle), or checked if it is a path.
 
     What is made or downloaded lies below `raw`.
 
@@ -346,12 +422,15 @@ def get_corpus(
         return make_synthetic(Path(raw) / name, profile, seed)
     if corpus in ARCHIVES:
         return fetch_archive(corpus, raw)
+    if corpus == "pages":
+        return fetch_pages(raw)
     if corpus == "kaggle":
         return fetch_kaggle(raw)
     folder = Path(corpus)
     if not folder.is_dir():
         raise CourseError(
-            f"{corpus}: there is no such folder. Use CORPUS=synthetic, {', '.join(ARCHIVES)}, kaggle, or the path of a corpus"
+            f"{corpus}: there is no such folder. "
+            f"Use CORPUS=synthetic, {', '.join(ARCHIVES)}, pages, kaggle, or the path of a corpus"
         )
     if not recordings(folder):
         raise no_recordings(folder)

@@ -13,19 +13,22 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pooch
 import pytest
 from conftest import ROOT
 
-from kws.audio import write_wav
+from kws.audio import NOISE_WORD, write_wav
 from kws.infra import corpora
 from kws.infra.corpora import (
     ARCHIVES,
     CONTEST,
     ESC10,
+    PAGES,
     Archive,
     fetch_archive,
     fetch_esc10,
     fetch_kaggle,
+    fetch_pages,
     get_corpus,
     make_manifest,
     open_place,
@@ -35,6 +38,7 @@ from kws.infra.corpora import (
 from kws.infra.files import CourseError
 from kws.infra.synthetic import make_voices
 from kws.split import COMMANDS, which_split
+from tools.pages_corpus import pages_table
 
 
 def wav_bytes(tmp_path, i):
@@ -396,6 +400,113 @@ def test_archives_of_ones_own(server, official, tmp_path):
     assert folder == tmp_path / "mine" and (folder / "train/audio/yes").is_dir()
 
 
+@pytest.fixture
+def pages(server, monkeypatch, tmp_path):
+    """Two archives of twelve recordings each, eight of them in both, and a table of four: its path, and {path: bytes}."""
+    wavs = [wav_bytes(tmp_path, i) for i in range(16)]
+    for name, first in (("v0.02", 0), ("v0.01", 4)):
+        members = {f"./no/{i}_nohash_{i}.wav": wavs[i] for i in range(first, first + 12)}
+        server.content[f"{name}.tar.gz"] = content = tar_of(members | {"./no/broken.wav": b"RIFF"})
+        url, digest = (
+            f"http://127.0.0.1:{server.server_port}/{name}.tar.gz",
+            hashlib.sha256(content).hexdigest(),
+        )
+        monkeypatch.setitem(ARCHIVES, name, Archive(url, digest, len(content), 13))
+    places = ("bed/a_nohash_0.wav", "yes/b_nohash_7.wav", f"{NOISE_WORD}/tap.wav", "clip_0.wav")
+    wanted = {
+        f"{'test' if place[0] == 'c' else 'train'}/audio/{place}": wavs[i]
+        for place, i in zip(places, (0, 5, 12, 15))
+    }
+    digests = [hashlib.sha1(wav[44:]).hexdigest()[:16] for wav in wanted.values()]
+    table = pd.DataFrame({"path": [*wanted], "list": ["test", "val", "", ""], "sound": digests})
+    table.to_csv(tmp_path / "table.csv.xz", index=False)
+    return tmp_path / "table.csv.xz", wanted
+
+
+def contents(folder):
+    """{path in a folder: bytes} of its files."""
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.*")}
+
+
+def test_recordings_of_the_pages_are_picked(server, pages, tmp_path):
+    table, wanted = pages
+    folder = fetch_pages(tmp_path / "raw", table)
+    found = {name: text.replace(b"\r", b"") for name, text in contents(folder).items() if "wav" not in name}
+    assert found == {
+        "train/validation_list.txt": b"yes/b_nohash_7.wav\n",
+        "train/testing_list.txt": b"bed/a_nohash_0.wav\n",
+        "sample_submission.csv": b"fname,label\nclip_0.wav,silence\n",
+    }
+    assert {name: wav for name, wav in contents(folder).items() if "wav" in name} == wanted
+    asked = len(server.asked)
+    assert fetch_pages(tmp_path / "raw", table) == folder and len(server.asked) == asked
+
+
+def test_recordings_of_the_pages_that_are_in_no_archive(pages, tmp_path, capsys):
+    table, wanted = pages
+    clips = pd.read_csv(table, keep_default_na=False)
+    clips.loc[3, "sound"] = "0" * 16
+    clips.to_csv(table, index=False)
+    folder = fetch_pages(tmp_path / "raw", table)
+    assert "left out 1 clip(s) of test/audio" in capsys.readouterr().out
+    assert {name for name in contents(folder) if "wav" in name} == {*wanted} - {"test/audio/clip_0.wav"}
+    assert (folder / "sample_submission.csv").read_text().split() == ["fname,label"]
+    clips.loc[:1, "sound"] = "1" * 16, "2" * 16
+    clips.to_csv(table, index=False)
+    for made in (folder, *tmp_path.glob("raw/*.gz")):
+        made.rename(tmp_path / made.name)
+    with pytest.raises(
+        CourseError, match="2 of 4 recordings are in neither archive; the first: train/audio/bed"
+    ):
+        fetch_pages(tmp_path / "raw", table)
+    assert {path.name for path in (tmp_path / "raw").iterdir()} == {"v0.01", "v0.02"}
+
+
+def test_the_corpus_of_the_pages_goes_on_after_a_stop(server, pages, monkeypatch, tmp_path):
+    table, wanted = pages
+    server.cuts, server.cut = 5, 2**16
+    with pytest.raises(CourseError, match="Run this again: it goes on where it was"):
+        fetch_pages(tmp_path / "raw", table)
+    assert [path.name for path in (tmp_path / "raw").iterdir()] == ["v0.02.tar.gz.part"]
+
+    def stop(source, target):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(corpora.shutil, "copyfile", stop)
+        fetch_pages(tmp_path / "raw", table)
+    assert server.asked[-1] == ("/v0.02.tar.gz", f"bytes={5 * 2**16}-")
+    assert not list((tmp_path / "raw").glob("pages*"))
+    assert {*wanted} < {*contents(fetch_pages(tmp_path / "raw", table))}
+    assert [name for name, _ in server.asked[6:]] == ["/v0.01.tar.gz"]
+
+
+@pytest.mark.full
+def test_the_corpus_of_the_pages_from_its_recordings_under_other_names(real_corpus, monkeypatch, tmp_path):
+    """In two archives, in any order, with names that say nothing: what is picked is the corpus, to the fingerprint."""
+    table = pd.read_csv(PAGES, keep_default_na=False, dtype=str)
+    assert table.equals(pages_table(real_corpus)), "tools/pages_corpus.py was not run"
+    files = np.random.default_rng(0).permutation(sorted(real_corpus.rglob("*.wav")))
+    for side in ("built", "sent"):
+        (tmp_path / side / "data/raw").mkdir(parents=True)
+    (tmp_path / "sent/data/raw/pages").symlink_to(real_corpus)
+    for name, half in (("v0.02", files[::2]), ("v0.01", files[1::2])):
+        archive = tmp_path / f"built/data/raw/{name}.tar.gz"
+        with tarfile.open(archive, "w:gz", compresslevel=0) as tar:
+            for i, file in enumerate(half):
+                tar.add(file, f"./word/{i}.wav")
+        entry = Archive(f"http://127.0.0.1:9/{archive.name}", pooch.file_hash(archive), 0, len(half))
+        monkeypatch.setitem(ARCHIVES, name, entry)
+    places = {}
+    for side in ("built", "sent"):
+        monkeypatch.chdir(tmp_path / side)
+        places[side] = make_manifest(get_corpus("pages"), "work", "full")
+    assert places["built"].fingerprint == places["sent"].fingerprint
+    built, sent = (contents(tmp_path / side / "data/raw/pages") for side in ("built", "sent"))
+    assert len(built) == len(table) + 3
+    assert all(sent[name] == content for name, content in built.items())
+
+
 def zip_of(members):
     """A .zip of {name: bytes}."""
     buffer = io.BytesIO()
@@ -491,7 +602,9 @@ def test_work_dir_is_a_folder_of_its_own(corpus, tmp_path, monkeypatch):
 
 
 def test_a_folder_that_is_no_corpus(tmp_path):
-    with pytest.raises(CourseError, match="nowhere: there is no such folder. Use CORPUS=synthetic, mini"):
+    with pytest.raises(
+        CourseError, match="nowhere: there is no such folder. Use CORPUS=synthetic, mini.*, pages"
+    ):
         get_corpus(tmp_path / "nowhere")
     (tmp_path / "mine/train/audio").mkdir(parents=True)
     with pytest.raises(CourseError, match="mine: no recordings.*There are none elsewhere"):
