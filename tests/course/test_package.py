@@ -53,7 +53,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
         names = archive.namelist()
         metadata = archive.read(next(name for name in names if name.endswith("METADATA"))).decode()
     assert {name.split("/")[0].split("-")[0] for name in names} == {"kws"}
-    assert "kws/infra/tf14_ops.json" in names and "kws/py.typed" in names
+    assert {"kws/infra/tf14_ops.json", "kws/infra/pages_corpus.csv.xz", "kws/py.typed"} <= {*names}
     default = (ROOT / "kws/models_data/default.txt").read_text().strip()
     assert {
         f"kws/models_data/{default}/{name}"
