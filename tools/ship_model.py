@@ -17,6 +17,7 @@ SOURCES = {  # where the recordings of a corpus come from; its own name, where n
     "speech_commands_16k": "Speech Commands v0.01 and v0.02 (Pete Warden, Google), CC BY 4.0, with the noise recordings "
     "of the same corpus",
 }
+SOURCES["pages"] = SOURCES["speech_commands_16k"]  # the same recordings
 CARD = """# {name}
 
 A network that hears {words} in a second of sound, 16 kHz, mono. It also says *silence*, and *unknown* for other speech.
