@@ -17,7 +17,7 @@ INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null
 .PHONY: help run lab demo micro notebooks test rest full slow audit bench site links checkpoint clean
 
 help:
-	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|pages|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
+	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|pages|arabic|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
 	@echo "make lab         JupyterLab"
 	@echo "make demo [CORPUS=…]    the page that listens in the browser, with the models of a corpus and of the package"
 	@echo "make micro [CORPUS=…]   its network for a microcontroller, in data/<corpus>/micro/"

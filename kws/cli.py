@@ -52,11 +52,11 @@ Words = Annotated[tuple[str, ...], Many]
 
 def _place(corpus, profile, seed, words, held_out):
     """The Place of a corpus; the corpus is fetched and its manifest made where they are missing."""
-    from kws.infra.corpora import get_corpus, make_manifest, work_dir
+    from kws.infra.corpora import commands_of, get_corpus, make_manifest, work_dir
 
     work = work_dir(corpus, profile)
     folder = get_corpus(corpus, profile, seed)
-    return make_manifest(folder, work, profile, seed, tuple(words), tuple(held_out))
+    return make_manifest(folder, work, profile, seed, tuple(words) or commands_of(corpus), tuple(held_out))
 
 
 def _folder_of(target):
@@ -73,7 +73,7 @@ def corpus(
     *,
     profile: Profile = "sample",
     seed: Seed = 0,
-    words: Words = COMMANDS,
+    words: Words = (),
     held_out: Words = HELD_OUT,
 ) -> None:
     """Fetch or speak a corpus, label it and split it by speaker: manifest.csv.
@@ -83,10 +83,10 @@ def corpus(
     Parameters
     ----------
     corpus
-        synthetic, mini, v0.01, v0.02, pages (the recordings of the committed notebooks), kaggle, or the path of a corpus;
+        synthetic, mini, v0.01, v0.02, pages (the recordings of the committed notebooks), arabic, kaggle, or the path of a corpus;
         esc10: sounds, not words, for extras/tagging
     words
-        the commands; other words are unknown
+        the commands (default: the contest's ten; of arabic all words); other words are unknown
     held_out
         unknown words to keep out of training
     """
@@ -107,7 +107,7 @@ def features(
     corpus: Corpus = "synthetic",
     profile: Profile = "sample",
     seed: Seed = 0,
-    words: Words = COMMANDS,
+    words: Words = (),
     held_out: Words = HELD_OUT,
 ) -> None:
     """Compute features of all clips of a corpus into stores.
@@ -119,9 +119,9 @@ def features(
     names
         pcm, fft, spectrogram, log_mel, mfcc, mfcc_delta, pcen, tempogram
     corpus
-        synthetic, mini, v0.01, v0.02, pages, kaggle, or the path of a corpus
+        synthetic, mini, v0.01, v0.02, pages, arabic, kaggle, or the path of a corpus
     words
-        the commands; other words are unknown
+        the commands (default: the contest's ten; of arabic all words); other words are unknown
     held_out
         unknown words to keep out of training
     """
@@ -138,7 +138,7 @@ def features(
 def train(
     *,
     corpus: Corpus = "synthetic",
-    words: Words = COMMANDS,
+    words: Words = (),
     held_out: Words = HELD_OUT,
     profile: Profile = "sample",
     random_data: Annotated[bool, Parameter(negative="")] = False,
@@ -159,9 +159,9 @@ def train(
     Parameters
     ----------
     corpus
-        synthetic, mini, v0.01, v0.02, pages, kaggle, or the path of a corpus
+        synthetic, mini, v0.01, v0.02, pages, arabic, kaggle, or the path of a corpus
     words
-        the commands; other words are unknown
+        the commands (default: the contest's ten; of arabic all words); other words are unknown
     held_out
         unknown words to keep out of training
     random_data
@@ -207,7 +207,7 @@ def train(
     )
     with choose_strategy().scope():
         if random_data:
-            empty = pd.DataFrame({"label": pd.Categorical([], label_list(words)), "split": []})
+            empty = pd.DataFrame({"label": pd.Categorical([], label_list(words or COMMANDS)), "split": []})
             place = Place.of("data/random", empty)
         else:
             place = _place(corpus, profile, seed, words, held_out)

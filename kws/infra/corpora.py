@@ -12,7 +12,7 @@ import time
 import wave
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -23,6 +23,7 @@ import requests
 from tqdm import tqdm
 
 from kws.audio import NOISE_WORD, no_recordings, recordings
+from kws.infra.arabic import ARABIC_WORDS
 from kws.infra.files import (
     CourseError,
     check_number,
@@ -82,13 +83,19 @@ ARCHIVES = {
 }
 
 
-# Recordings of ten kinds of sound, for extras/tagging: the last state of their authors' repository that has them. What GitHub
-# packs is not the same to the byte for ever, so the checksum is that of the recordings: see `_esc10_recordings`.
+# Recordings of ten kinds of sound, for extras/tagging, and of Arabic words, for extras/another_language: the last states of
+# their authors' repositories that have them. Checksum and size are those of the files that are taken: see `_fetch_github`.
 ESC10 = Archive(
     "https://github.com/karoldvl/ESC-10/archive/553c8f1743b9dba6b282e1323c3ca8fa76923448.zip",
     "ce10ba7e2e6886a9b4b0a914db5caa352a080f81b418e7ada1d793fb0df39933",
     41_493_576,
     400,
+)
+ARABIC = Archive(
+    "https://github.com/abdulkaderghandoura/arabic-speech-commands-dataset/archive/72f3438212ff6cf8fbe5ae8068361840646429bd.zip",
+    "562e78b16cf038216749e830d5ce406f657103651ba9d74accb7be3658cd478b",
+    390_761_306,
+    12_000,
 )
 
 
@@ -298,15 +305,69 @@ def _pick_recordings(wanted: dict[str, str], raw: Path, folder: Path) -> list[st
     return sorted(wanted.values())
 
 
-def _esc10_recordings(archive: Path) -> tuple[dict[str, bytes], str]:
-    """The recordings in a zip of ESC-10, {"001 - Dog bark/1-100032-A.ogg": bytes}, and the SHA-256 of their names and bytes."""
-    with zipfile.ZipFile(archive) as members:
-        inside = [re.fullmatch(r"[^/]+/(\d{3} - [^/]+/[^/]+\.ogg)", name) for name in members.namelist()]
-        found = {match[1]: members.read(match[0]) for match in inside if match}
+def _lay_out(archive: Path, folder: Path, place: Callable[[str], str | None]) -> tuple[list[str], str]:
+    """Write the members of GitHub's zip below `folder`, each to `place(name)`, those without a place not at all.
+
+    Returns their names, without the folder that GitHub puts around them, and the SHA-256 of these names and of the contents.
+    """
     digest = hashlib.sha256()
-    for name in sorted(found):
-        digest.update(f"{name}\0{len(found[name])}\0".encode() + found[name])
-    return found, digest.hexdigest()
+    with zipfile.ZipFile(archive) as members:
+        inside = {name.partition("/")[2]: name for name in members.namelist()}
+        names = sorted(name for name in inside if place(name))
+        for name in tqdm(names, desc=f"unpacking {archive.stem}", unit="file", mininterval=1):
+            content, target = members.read(inside[name]), folder / place(name)
+            digest.update(f"{name}\0{len(content)}\0".encode() + content)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    return names, digest.hexdigest()
+
+
+def _fetch_github(
+    folder: Path,
+    archive: Archive,
+    place: Callable[[str], str | None],
+    finish: Callable[[Path, list[str]], None],
+) -> Path:
+    """`folder`, downloaded unless it is there: a repository's files where `place(name)` puts them, None for not at all.
+
+    What GitHub packs is not the same to the byte for ever, so the checksum of `archive` is that of `_lay_out`.
+    `finish(folder, names)` does the rest, before the folder gets its name.
+    """
+    part, new = part_of(folder.with_name(f"{folder.name}.zip")), part_of(folder)
+    with exclusive_write(folder):
+        if folder.exists():
+            return folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        _check_space(folder.parent, 3 * archive.bytes)
+        _receive(archive, part)
+        shutil.rmtree(new, ignore_errors=True)
+        try:
+            names, digest = _lay_out(part, new, place)
+            if digest != archive.sha256:
+                raise _thrown_away(archive, part)
+            finish(new, names)
+            new.rename(folder)
+            part.unlink()
+        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise _thrown_away(archive, part) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def _place_of_sound(name: str) -> str | None:
+    """Where a file of ESC-10's repository belongs."""
+    match = re.fullmatch(r"\d{3} - [^/]+/([^/]+\.ogg)", name)
+    return match and f"audio/{match[1]}"
+
+
+def _write_esc10_table(folder: Path, names: list[str]) -> None:
+    """Write esc10.csv, from names such as "001 - Dog bark/1-100032-A.ogg"."""
+    rows = [
+        (file, kind[6:].lower().replace(" ", "_"), int(file[0]))
+        for kind, file in (name.split("/") for name in names)
+    ]
+    write_csv(folder / "esc10.csv", pd.DataFrame(sorted(rows), columns=["fname", "label", "fold"]))
 
 
 def fetch_esc10(raw: str | Path = "data/raw", archive: Archive = ESC10) -> Path:
@@ -315,31 +376,33 @@ def fetch_esc10(raw: str | Path = "data/raw", archive: Archive = ESC10) -> Path:
     400 recordings of 5 s at 44,100 Hz, 40 of each of ten kinds of sound; what was cut from one source is in one fold.
     Source: K. J. Piczak, ESC: Dataset for Environmental Sound Classification, doi:10.1145/2733373.2806390; CC BY 3.0.
     """
-    folder = Path(raw) / "esc10"
-    part = part_of(folder.with_name("esc10.zip"))
-    with exclusive_write(folder):
-        if folder.exists():
-            return folder
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        _check_space(folder.parent, 3 * archive.bytes)
-        _receive(archive, part)
-        try:
-            found, digest = _esc10_recordings(part)
-        except (zipfile.BadZipFile, EOFError, zlib.error) as error:
-            raise _thrown_away(archive, part) from error
-        if digest != archive.sha256:
-            raise _thrown_away(archive, part)
-        rows, new = [], part_of(folder)
-        shutil.rmtree(new, ignore_errors=True)
-        (new / "audio").mkdir(parents=True)
-        for place, content in found.items():
-            kind, name = place.split("/")
-            (new / "audio" / name).write_bytes(content)
-            rows.append((name, kind[6:].lower().replace(" ", "_"), int(name[0])))
-        write_csv(new / "esc10.csv", pd.DataFrame(sorted(rows), columns=["fname", "label", "fold"]))
-        new.rename(folder)
-        part.unlink()
-    return folder
+    return _fetch_github(Path(raw) / "esc10", archive, _place_of_sound, _write_esc10_table)
+
+
+def _place_in_contest(name: str) -> str | None:
+    """Where a file of the Arabic Speech Commands' repository belongs in the contest's layout."""
+    if match := re.fullmatch(r"dataset/([a-z ]+)/(\d+)_NO_(\d+)\.wav", name):
+        return f"train/audio/{match[1]}/{match[2]}_nohash_{int(match[3])}.wav"
+    if match := re.fullmatch(r"background_noise/((?:boiler|washing_machine)\.wav)", name):
+        return f"train/audio/{NOISE_WORD}/{match[1]}"
+    return {"val.csv": "train/validation_list.txt", "test.csv": "train/testing_list.txt"}.get(name)
+
+
+def _write_lists(folder: Path, names: list[str]) -> None:
+    """Turn the tables of the Arabic Speech Commands' split into the contest's lists, where they lie."""
+    for path in (folder / _place_in_contest(name) for name in ("val.csv", "test.csv")):
+        places = read_csv(path, ("file",)).file.map(_place_in_contest)
+        path.write_text("".join(place.removeprefix("train/audio/") + "\n" for place in places))
+
+
+def fetch_arabic(raw: str | Path = "data/raw", archive: Archive = ARABIC) -> Path:
+    """Folder of the Arabic Speech Commands below `raw`, downloaded unless it is there, in the contest's layout.
+
+    12,000 clips of a second: 40 words (`ARABIC_WORDS`) by 30 speakers, ten times each. The lists are the data set's own split:
+    18, 6 and 6 speakers. Of its eight noises the two shortest, 85 and 104 s, are taken.
+    Source: Ghandoura, Hjabo and Al Dakkak, doi:10.1016/j.engappai.2021.104267; CC BY 4.0.
+    """
+    return _fetch_github(Path(raw) / "arabic", archive, _place_in_contest, _write_lists)
 
 
 def fetch_kaggle(raw: str | Path = "data/raw") -> Path:
@@ -408,7 +471,7 @@ def _unpack_kaggle(archive: Path, folder: Path) -> None:
 def get_corpus(
     corpus: str | Path = "synthetic", profile: str = "sample", seed: int = 0, raw: str | Path = "data/raw"
 ) -> Path:
-    """Folder of a corpus: spoken (synthetic), downloaded (mini, v0.01, v0.02, pages, kaggle), or checked if it is a path.
+    """Folder of a corpus: spoken (synthetic), downloaded (mini, v0.01, v0.02, pages, arabic, kaggle), or checked if it is a path.
 
     What is made or downloaded lies below `raw`.
 
@@ -424,17 +487,24 @@ def get_corpus(
         return fetch_archive(corpus, raw)
     if corpus == "pages":
         return fetch_pages(raw)
+    if corpus == "arabic":
+        return fetch_arabic(raw)
     if corpus == "kaggle":
         return fetch_kaggle(raw)
     folder = Path(corpus)
     if not folder.is_dir():
         raise CourseError(
             f"{corpus}: there is no such folder. "
-            f"Use CORPUS=synthetic, {', '.join(ARCHIVES)}, pages, kaggle, or the path of a corpus"
+            f"Use CORPUS=synthetic, {', '.join(ARCHIVES)}, pages, arabic, kaggle, or the path of a corpus"
         )
     if not recordings(folder):
         raise no_recordings(folder)
     return folder
+
+
+def commands_of(corpus: str | Path) -> tuple[str, ...]:
+    """The commands of a corpus where nobody names others: all words of the Arabic Speech Commands, else the contest's ten."""
+    return tuple(ARABIC_WORDS) if Path(corpus).name == "arabic" else COMMANDS
 
 
 def make_manifest(

@@ -159,10 +159,13 @@ class Voice(NamedTuple):
     snr: float
 
 
-def make_voices(n: int, seed: int = 0) -> list[Voice]:
-    """`n` different voices; of every ten, the official rule puts eight into train, one into val, one into test."""
+def make_voices(n: int, seed: int = 0, accents: Sequence[str] = ACCENTS) -> list[Voice]:
+    """`n` different voices; of every ten, the official rule puts eight into train, one into val, one into test.
+
+    `accents` are espeak-ng's names of a language or of several ways to speak it.
+    """
     rng = np.random.default_rng(seed)
-    names = [f"{accent}+{variant}" for variant in VARIANTS for accent in ACCENTS]
+    names = [f"{accent}+{variant}" for variant in VARIANTS for accent in accents]
     order = rng.permutation(np.resize(np.arange(len(names)), max(n, len(names))))
     voices, taken = [], set()
     for i in range(n):
@@ -232,13 +235,13 @@ def make_noises(folder: str | Path, seconds: int = 60, seed: int = 0) -> None:
         write_wav(Path(folder) / f"{name}.wav", 0.5 * noise / np.abs(noise).max())
 
 
-def _synthetic_jobs(folder, size, seed, words):
+def _synthetic_jobs(folder, size, seed, words, accents):
     """What a synthetic corpus consists of: for each voice a list of (path, voice, word), and the solution (fname, label)."""
     n_voices, takes, n_test_voices, _ = size
     jobs, solution = [], []
     test_words = [word for word in words if word in LABELS]
     test_words += [word for word in words if word not in LABELS][::4] + NEW_WORDS
-    for i, voice in enumerate(make_voices(n_voices + n_test_voices, seed)):
+    for i, voice in enumerate(make_voices(n_voices + n_test_voices, seed, accents)):
         if i < n_voices:
             spoken = [(word, take) for word in words for take in range(takes)]
             paths = [(f"train/audio/{word}/{voice.speaker}_nohash_{take}.wav", word) for word, take in spoken]
@@ -267,13 +270,12 @@ def _write_silent_tests(folder, count, seed):
     return rows
 
 
-def _speak(jobs, seed, progress):
+def _speak(jobs, seed, progress, words):
     """Speak and write some clips, given as (path, voice, word), with a fresh espeak-ng."""
-    say = load_espeak()
+    say, texts = load_espeak(), words if isinstance(words, dict) else {}
     for path, voice, word in jobs:
-        write_wav(
-            path, utter(say, voice, word, np.random.default_rng([seed, *path.name.encode(), *word.encode()]))
-        )
+        rng = np.random.default_rng([seed, *path.name.encode(), *word.encode()])
+        write_wav(path, utter(say, voice, texts.get(word, word), rng))
         progress.update()
 
 
@@ -282,7 +284,8 @@ def make_synthetic(
     profile: str = "sample",
     seed: int = 0,
     sizes: dict[str, tuple] | None = None,
-    words: tuple[str, ...] = SPOKEN_WORDS,
+    words: tuple[str, ...] | dict[str, str] = SPOKEN_WORDS,
+    accents: Sequence[str] = ACCENTS,
 ) -> Path:
     """Speak a corpus in the contest's layout into `folder`, and return `folder`.
 
@@ -292,7 +295,9 @@ def make_synthetic(
     Parameters
     ----------
     profile : a key of `sizes` (default: SYNTHETIC_SIZES): voices, takes of each word, voices of the test clips, seconds of noise
-    words : what training, validation and test voices say; the test voices say NEW_WORDS, too
+    words : what training, validation and test voices say; the test voices say NEW_WORDS, too. {word: text} where espeak-ng is
+        to be given another text than the name of the word's folder
+    accents : names of espeak-ng's voices, such as ("ar",)
     """
     folder = Path(folder)
     sizes = sizes or SYNTHETIC_SIZES
@@ -302,6 +307,7 @@ def make_synthetic(
     note = folder / "made.json"
     begun = part_of(note)
     settings = {"size": size, "seed": seed, "words": words}
+    settings |= {} if accents is ACCENTS else {"accents": accents}
     if is_made(note, settings):
         return folder
     with exclusive_write(folder):
@@ -313,13 +319,13 @@ def make_synthetic(
             folder.mkdir(parents=True, exist_ok=True)
             write_json(begun, settings)
         make_noises(folder / "train/audio" / NOISE_WORD, size[3], seed)
-        jobs, solution = _synthetic_jobs(folder, size, seed, words)
+        jobs, solution = _synthetic_jobs(folder, size, seed, words, accents)
         blocks = [sum(jobs[at : at + 20], []) for at in range(0, len(jobs), 20)]
         todo = [block for block in blocks if not all(path.exists() for path, _, _ in block)]
         bar = {"desc": "speaking", "unit": "clip", "mininterval": 1}
         with tqdm(total=sum(map(len, todo)), **bar) as progress:
             for block in todo:
-                _speak(block, seed, progress)
+                _speak(block, seed, progress, words)
         solution += _write_silent_tests(folder, count=len(solution) // 10, seed=seed)
         solution = pd.DataFrame(solution, columns=["fname", "label"]).sort_values("fname")
         public = np.random.default_rng(seed).random(len(solution)) < 0.3

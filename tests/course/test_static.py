@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT
 from course.running import NOTEBOOKS, copy_course
 
-from kws.infra.corpora import ARCHIVES, ESC10
+from kws.infra.corpora import ARABIC, ARCHIVES, ESC10
 from kws.infra.synthetic import SPOKEN_WORDS, SYNTHETIC_SIZES
 
 EXPORTED = ("split", "visualize", "preprocess", "models", "training", "deploy", "submission")
@@ -130,7 +130,7 @@ def test_every_number_of_the_texts_has_a_source():
     names += r"|DCASE 2019(?: task 2)?|Tagging 2019|MobileNet v1|23 million clips|section \d|(?m:^    (?:python|kws|    )[^#\n]*)"
     numbers = set(re.findall(r"\d[\d,.]*\d|\d", re.sub(names, "", text)))
     known = {str(len(SPOKEN_WORDS)), "3.5"}  # GB of train.7z and test.7z, as the contest's page lists them
-    for archive in (*ARCHIVES.values(), ESC10):
+    for archive in (*ARCHIVES.values(), ARABIC, ESC10):
         known |= {f"{archive.clips:,}", f"{archive.bytes / 1e6:.0f}", f"{archive.bytes / 1e9:.1f}"}
     known |= {f"{SYNTHETIC_SIZES[profile][0]:,}" for profile in ("sample", "full")}
     assert numbers and numbers <= known, numbers - known

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import itertools
 import os
 import re
 import stat
@@ -19,12 +20,16 @@ from conftest import ROOT
 
 from kws.audio import NOISE_WORD, write_wav
 from kws.infra import corpora
+from kws.infra.arabic import ARABIC_WORDS
 from kws.infra.corpora import (
+    ARABIC,
     ARCHIVES,
     CONTEST,
     ESC10,
     PAGES,
     Archive,
+    commands_of,
+    fetch_arabic,
     fetch_archive,
     fetch_esc10,
     fetch_kaggle,
@@ -519,14 +524,20 @@ def zip_of(members):
 SOUNDS = {"002 - Rain/5-2-A.ogg": b"rain" * 99_999, "010 - Fire crackling/1-3-B.ogg": b"fire" * 99_999}
 
 
+def digest_of(files):
+    """SHA-256 of names and contents {name: bytes}, as of GitHub's archives."""
+    digest = hashlib.sha256()
+    for name in sorted(files):
+        digest.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return digest.hexdigest()
+
+
 @pytest.fixture
 def sounds(server):
     """An archive of two sounds in the layout of ESC-10, with its right checksum, on the server as esc10.zip."""
     there = {f"ESC-10-553c8f1/{name}": content for name, content in SOUNDS.items()}
     server.content["esc10.zip"] = zip_of(there | {"ESC-10-553c8f1/README.md": b"sounds"})
-    parts = [f"{name}\0{len(SOUNDS[name])}\0".encode() + SOUNDS[name] for name in sorted(SOUNDS)]
-    digest = hashlib.sha256(b"".join(parts)).hexdigest()
-    return Archive(f"http://127.0.0.1:{server.server_port}/esc10.zip", digest, 800_000, 2)
+    return Archive(f"http://127.0.0.1:{server.server_port}/esc10.zip", digest_of(SOUNDS), 800_000, 2)
 
 
 @pytest.mark.parametrize("ranges", [True, False], ids=["ranges", "without ranges"])
@@ -577,13 +588,81 @@ def test_the_checksum_is_that_of_the_recordings():
     kinds = {
         kind: f"{i:03} - {kind.capitalize().replace('_', ' ')}" for i, kind in enumerate(order.split(), 1)
     }
-    digest = hashlib.sha256()
-    for name, file in sorted(
-        (f"{kinds[label]}/{name}", name) for name, label in zip(table.fname, table.label)
-    ):
-        content = (ROOT / "data/raw/esc10/audio" / file).read_bytes()
-        digest.update(f"{name}\0{len(content)}\0".encode() + content)
-    assert digest.hexdigest() == ESC10.sha256
+    audio = ROOT / "data/raw/esc10/audio"
+    files = {
+        f"{kinds[label]}/{name}": (audio / name).read_bytes() for name, label in zip(table.fname, table.label)
+    }
+    assert digest_of(files) == ESC10.sha256
+
+
+@pytest.fixture
+def arabic(server, tmp_path):
+    """An archive in the layout of the Arabic Speech Commands: two words, three speakers, a noise; on the server as arabic.zip."""
+    files, tables = {}, dict.fromkeys(("train", "val", "test"), b"file,class\n")
+    for number, (word, split) in enumerate(itertools.product(("zoom in", "zero"), tables)):
+        name = f"dataset/{word}/0000000{[*tables].index(split) + 1}_NO_10.wav"
+        files[name] = wav_bytes(tmp_path, number)
+        tables[split] += f"{name},{word}\n".encode()
+    write_wav(tmp_path / "boiler.wav", np.random.default_rng(1).uniform(-0.3, 0.3, 20 * 16_000))
+    files["background_noise/boiler.wav"] = (tmp_path / "boiler.wav").read_bytes()
+    files |= {f"{split}.csv": tables[split] for split in ("val", "test")}
+    others = {"train.csv": tables["train"], "background_noise/street.wav": b"long", "README.md": b"words"}
+    server.content["arabic.zip"] = zip_of(
+        {f"x/{name}": content for name, content in (others | files).items()}
+    )
+    for path in tmp_path.iterdir():
+        path.unlink()
+    return Archive(f"http://127.0.0.1:{server.server_port}/arabic.zip", digest_of(files), 200_000, 6)
+
+
+def test_arabic_words_in_the_layout_of_the_contest(server, arabic, tmp_path, monkeypatch):
+    monkeypatch.setattr(corpora.fetch_arabic, "__defaults__", ("data/raw", arabic))
+    server.cuts = 1
+    folder = get_corpus("arabic", raw=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["arabic"] and folder == tmp_path / "arabic"
+    audio = folder / "train/audio"
+    assert {path.relative_to(audio).as_posix() for path in audio.rglob("*.wav")} == {
+        f"{NOISE_WORD}/boiler.wav",
+        *(f"{word}/0000000{i}_nohash_10.wav" for word in ("zoom in", "zero") for i in (1, 2, 3)),
+    }
+    manifest = make_manifest(folder, tmp_path / "work", words=("zoom in", "zero")).manifest
+    spoken = manifest[manifest.speaker != ""]
+    assert dict(zip(spoken.speaker, spoken.split)) == {
+        "00000001": "train",
+        "00000002": "val",
+        "00000003": "test",
+    }
+    asked = len(server.asked)
+    assert get_corpus("arabic", raw=tmp_path) == folder and len(server.asked) == asked
+    server.content["arabic.zip"] = server.content["arabic.zip"].replace(b"00000001_NO_10", b"00000001_NO_11")
+    with pytest.raises(CourseError, match="another checksum"):
+        fetch_arabic(tmp_path / "other", arabic)
+    assert not list((tmp_path / "other").iterdir())
+
+
+def test_all_words_of_arabic_are_commands():
+    assert len(set(ARABIC_WORDS)) == 40 and {"zoom in", "zoom out"} <= set(ARABIC_WORDS)
+    assert len({written for written, _, _ in ARABIC_WORDS.values()}) == 40
+    assert commands_of("arabic") == commands_of(Path("data/raw/arabic")) == tuple(ARABIC_WORDS)
+    assert commands_of("mini") == commands_of("data/raw/mine") == COMMANDS
+
+
+@pytest.mark.skipif(
+    not (ROOT / "data/raw/arabic").is_dir(),
+    reason="needs the Arabic Speech Commands in data/raw: kws corpus arabic",
+)
+def test_the_checksum_is_that_of_the_arabic_words():
+    folder, files = ROOT / "data/raw/arabic/train", {}
+    for path in folder.glob("audio/*/*.wav"):
+        speaker, _, take = path.stem.partition("_nohash_")
+        name = f"dataset/{path.parent.name}/{speaker}_NO_{int(take or 0):02}.wav"
+        files[name if take else f"background_noise/{path.name}"] = path.read_bytes()
+    for split, name in (("val", "validation_list.txt"), ("test", "testing_list.txt")):
+        rows = [line.split("/") for line in (folder / name).read_text().splitlines()]
+        lines = [f"dataset/{word}/{file[:8]}_NO_{int(file[16:-4]):02}.wav,{word}" for word, file in rows]
+        files[f"{split}.csv"] = "\n".join(["file,class", *lines, ""]).encode()
+    assert len(files) == ARABIC.clips + 4 and sum(map(len, files.values())) == ARABIC.bytes
+    assert digest_of(files) == ARABIC.sha256
 
 
 def test_work_dir_keeps_profiles_apart():

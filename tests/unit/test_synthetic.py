@@ -86,6 +86,17 @@ def test_a_made_corpus_is_left_alone(tmp_path):
     assert stamps == {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}, "made again"
 
 
+def test_words_of_another_language(tmp_path):
+    words = {"no": "لا", "zoom in": "تَكبير"}
+    arabic = {"sizes": {"tiny": (2, 1, 0, 2)}, "words": words, "accents": ("ar",)}
+    folder = make_synthetic(tmp_path / "arabic", "tiny", **arabic)
+    wavs = {path.relative_to(folder): path.read_bytes() for path in folder.glob("train/audio/[!_]*/*.wav")}
+    assert sorted(path.parent.name for path in wavs) == ["no", "no", "zoom in", "zoom in"]
+    make_synthetic(folder, "tiny", **arabic | {"words": (*words,)})
+    assert wavs.keys() == {path.relative_to(folder) for path in folder.glob("train/audio/[!_]*/*.wav")}
+    assert all((folder / path).read_bytes() != content for path, content in wavs.items()), "the label is said"
+
+
 @pytest.mark.parametrize("stopped", [False, True], ids=["whole", "stopped"])
 @pytest.mark.parametrize(
     "changed",

@@ -15,10 +15,12 @@ import pytest
 import tensorflow as tf
 from conftest import ROOT
 
+from kws.audio import to_float
 from kws.inference import load_model
 from kws.infra import runs
 from kws.infra.files import CourseError
 from kws.infra.runs import (
+    AUGMENTATIONS,
     Options,
     choose_strategy,
     consensus,
@@ -32,7 +34,7 @@ from kws.infra.runs import (
     worker_number,
 )
 from kws.models import compile_model, with_front_end
-from kws.preprocess import open_store
+from kws.preprocess import open_store, read_noise
 from kws.split import is_out_of_vocabulary
 from kws.training import MARGIN, best_of_sample, draw_epoch, evaluate, final_model, training_step
 from kws.zoo import ZOO
@@ -161,6 +163,7 @@ def test_both_engines_take_the_same_steps(undisturbed):
         {"learning_rate": 0},
         {"model": "huge"},
         {"engine": "torch"},
+        {"augmentations": "none"},
     ],
     ids=str,
 )
@@ -168,9 +171,21 @@ def test_settings_that_are_none(changed):
     (name, value), *_ = changed.items()
     with pytest.raises(
         CourseError,
-        match=f"{name}={value}: (. or more is wanted|more than 0 is wanted|there are .*linear|there are keras, t)",
+        match=f"{name}={value}: (. or more is wanted|more than 0 is wanted|there are (.*linear|keras, t|standard, s))",
     ):
         Options(**{"model": "linear", "epochs": 1} | changed)
+
+
+def test_other_augmentations_are_another_training(place):
+    standard, strong = (Options("linear", 1, augmentations=name) for name in AUGMENTATIONS)
+    assert "augmentations" not in standard.settings(place), (
+        "models of earlier versions would be trained again"
+    )
+    assert strong.settings(place) == standard.settings(place) | {"augmentations": "strong"}
+    clips = to_float(open_store(place, "pcm")[:4])
+    for number, augment in enumerate(AUGMENTATIONS["strong"](read_noise(place.folder))):
+        assert not np.array_equal(augmented := augment(clips, (0, number)), clips)
+        assert augmented.shape == clips.shape and np.isfinite(augmented).all()
 
 
 class Stopped(BaseException):

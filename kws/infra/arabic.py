@@ -1,0 +1,48 @@
+"""The forty words of the Arabic Speech Commands."""
+
+from __future__ import annotations
+
+# label: how the word is written, how it is said (IPA), and how it is written for espeak-ng, which needs the vowels. The first
+# two are images/keywords.jpg of the data set's repository: Ghandoura, Hjabo and Al Dakkak, doi:10.1016/j.engappai.2021.104267.
+ARABIC_WORDS: dict[str, tuple[str, str, str]] = {
+    "zero": ("صِفر", "sˤifɾ", "صِفْر"),
+    "one": ("واحد", "waːħid", "واحِد"),
+    "two": ("اثنان", "iθnaːn", "اِثنان"),
+    "three": ("ثلاثة", "θalaːθa", "ثَلاثَ"),
+    "four": ("أربعة", "ʔaɾbaʕa", "أَربَعَ"),
+    "five": ("خمسة", "xamsa", "خَمسَ"),
+    "six": ("ستة", "sitta", "سِتتَ"),
+    "seven": ("سبعة", "sabʕa", "سَبعَ"),
+    "eight": ("ثمانية", "θamaːnija", "ثَمانِييَ"),
+    "nine": ("تسعة", "tisʕa", "تِسعَ"),
+    "right": ("يمين", "jamiːn", "يَمينْ"),
+    "left": ("يسار", "jasaːɾ", "يَسار"),
+    "up": ("أعلى", "ʔaʕlaː", "أَعلى"),
+    "down": ("أسفل", "ʔasfal", "أَسفَل"),
+    "forward": ("أمام", "ʔamaːm", "أَمام"),
+    "backward": ("خلف", "xalf", "خَلف"),
+    "yes": ("نعم", "naʕam", "نَعَم"),
+    "no": ("لا", "laː", "لا"),
+    "start": ("ابدأ", "ibdaʔ", "اِبدَأ"),
+    "stop": ("توقف", "tawaqqaf", "تَوَقْقَف"),
+    "enable": ("تفعيل", "tafʕiːl", "تَفعيل"),
+    "disable": ("تعطيل", "taʕtˤiːl", "تَعْطِيلْ"),
+    "ok": ("موافق", "muwaːfiq", "مُوافِق"),
+    "cancel": ("إلغاء", "ʔilɣaːʔ", "إِلغاء"),
+    "open": ("فتح", "fatħ", "فَتح"),
+    "close": ("إغلاق", "ʔiɣlaːq", "إِغلاق"),
+    "zoom in": ("تكبير", "takbiːɾ", "تَكبير"),
+    "zoom out": ("تصغير", "tasɣiːɾ", "تَصغير"),
+    "previous": ("السابق", "assaːbiq", "السابِق"),
+    "next": ("التالي", "attaːliː", "التالي"),
+    "send": ("إرسال", "ʔiɾsaːl", "إِرسال"),
+    "receive": ("استقبال", "istiqbaːl", "اِستِقبال"),
+    "move": ("تحريك", "taħɾiːk", "تَحريكْ"),
+    "rotate": ("تدوير", "tadwiːɾ", "تَدْوِيرْ"),
+    "record": ("تسجيل", "tasʒiːl", "تَسجيل"),
+    "enter": ("إدخال", "ʔidxaːl", "إِدخال"),
+    "digit": ("رقم", "ɾaqm", "رَقم"),
+    "direction": ("اتجاه", "ittiʒaːh", "اِتِّجاه"),
+    "options": ("خيارات", "xijaːɾaːt", "خِيارات"),
+    "undo": ("تراجُع", "taɾaːʒuʕ", "تَراجُع"),
+}
