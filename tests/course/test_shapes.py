@@ -16,7 +16,6 @@ from kws.audio import write_wav
 pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.skipif(not hasattr(os, "fork"), reason="the cells run in forks"),
-    pytest.mark.full,
 ]
 
 
@@ -83,7 +82,14 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: shape.__name__)
+QUICKEST = one_word, five_speakers  # in `make test`; the others in `make full`
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(shape, marks=[] if shape in QUICKEST else [pytest.mark.full]) for shape in SHAPES],
+    ids=lambda shape: shape.__name__,
+)
 def test_the_course_on_a_corpus_of_another_shape(shape, tmp_path):
     shape(tmp_path / "corpus")
     notebooks = sorted(path.name for path in ROOT.glob("[0-6]_*.ipynb"))
