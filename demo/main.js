@@ -50,11 +50,13 @@ async function useModel(entry) {
   try {
     entry.bytes ??= await fetchBytes(entry.file);
     const opened = await openModel(entry.bytes, entry.labels);
-    const silence = new Float32Array(SECOND);
-    await opened.predict(silence); // the first time takes longest
-    const start = performance.now();
-    for (let i = 0; i < 10; i++) await opened.predict(silence);
-    entry.ms = (performance.now() - start) / 10;
+    const times = [];
+    for (let i = 0; i < 51; i++) {
+      const start = performance.now();
+      await opened.predict(new Float32Array(SECOND));
+      times.push(performance.now() - start);
+    }
+    entry.ms = times.sort((a, b) => a - b)[25]; // the median: the first ones take longer
     model?.close();
     model = { ...opened, entry };
     if (!models.includes(entry)) addModel(entry);
@@ -96,7 +98,7 @@ function stop() {
   $("word").textContent = "";
   say("");
   $("level").value = 0;
-  $("listen").textContent = "Listen";
+  Object.assign($("listen"), { textContent: "Listen", className: "" });
 }
 
 /** Hear something new; `close` is what ends it. */
@@ -108,7 +110,7 @@ function begin(title, close) {
   current = { title, close, words: run.lastElementChild, quiet: 0, ...fresh() };
   picture.clear();
   showBars([]);
-  $("listen").textContent = "Stop";
+  Object.assign($("listen"), { textContent: "Stop", className: "on" });
   return current;
 }
 
@@ -174,8 +176,7 @@ async function listen(title) {
   opening = true;
   const close = await openMicrophone((chunk) => own === current && hear(own, chunk).catch(fail), fail)
     .finally(() => (opening = false));
-  own = begin(title, close);
-  return own;
+  return (own = begin(title, close));
 }
 
 async function sayOneWord() {
@@ -236,10 +237,8 @@ await attempt(async () => {
     $("least").textContent = percent(threshold());
     $("bars").style.setProperty("--threshold", threshold());
   };
-  $("file").onchange = () => {
-    takeFiles([...$("file").files]);
-    $("file").value = ""; // so that the same file can be chosen again
-  };
+  $("file").onclick = () => ($("file").value = ""); // so that the same file can be chosen again
+  $("file").onchange = () => takeFiles([...$("file").files]);
   document.body.ondragover = (event) => event.preventDefault();
   document.body.ondrop = (event) => {
     event.preventDefault();

@@ -111,11 +111,11 @@ def right_of(path):
     if not card.exists():
         return ""
     voices = json.loads(card.read_text(encoding="utf-8"))["held-out voices"]
-    return f"right on {100 * voices['accuracy']:.0f} % of {voices['n']:,.0f} clips of other voices"
+    return f"right on {100 * voices['accuracy']:.0f} % of {voices['n']:,.0f} clips by voices new to it"
 
 
 def make_examples(folder, model, voices=20, seed=0):
-    """Words of a model, spoken by espeak-ng: each by the first of some voices that the model understands, else by the first; [{file, word}]."""
+    """Words of a model, spoken by espeak-ng: each by the first voice that it understands, else the first; [{file, word}]."""
     say, found = load_espeak(), []
     for number, word in enumerate(model.labels[2 : 2 + EXAMPLES]):
         clips = []
