@@ -1,22 +1,16 @@
 // From probabilities to words. The same rules, with the same numbers, as KeywordDetector in kws/pi.py.
 
-import { SECOND } from "./model.js";
+import { RATE, SECOND } from "./model.js";
 
-/** The last second of a stream of sound. */
+/** The last second of a stream of sound, and how long the stream has been. */
 export class LastSecond {
-  constructor() {
-    this.sound = new Float32Array(SECOND);
-    this.samples = 0; // heard so far
-  }
+  sound = new Float32Array(SECOND);
+  milliseconds = 0;
 
   push(chunk) {
     this.sound.copyWithin(0, chunk.length); // all of it moves to the left
     this.sound.set(chunk, SECOND - chunk.length);
-    this.samples += chunk.length;
-  }
-
-  get milliseconds() {
-    return this.samples / 16;
+    this.milliseconds += (1_000 * chunk.length) / RATE;
   }
 }
 
@@ -26,7 +20,12 @@ export class LastSecond {
  */
 export class KeywordDetector {
   constructor(labels, threshold = 0.7, windowMs = 500, suppressionMs = 1500) {
-    Object.assign(this, { labels, threshold, windowMs, suppressionMs, recent: [], last: -suppressionMs });
+    this.labels = labels;
+    this.threshold = threshold;
+    this.windowMs = windowMs;
+    this.suppressionMs = suppressionMs;
+    this.recent = []; // {ms, probabilities} of the last half second
+    this.last = -suppressionMs; // when a word was heard
   }
 
   /** The word that is heard at a time: {word, probability}, or null. */
@@ -46,20 +45,16 @@ export class KeywordDetector {
 
 /** The loudest second of a sound, with zeros after the end of a short one; a word alone comes to lie in its middle. */
 export function loudestSecond(sound) {
-  const clip = new Float32Array(SECOND);
-  if (sound.length <= SECOND) {
-    clip.set(sound);
-    return clip;
-  }
-  let energy = 0;
-  for (let i = 0; i < SECOND; i++) energy += sound[i] ** 2;
+  let energy = sound.subarray(0, SECOND).reduce((sum, value) => sum + value ** 2, 0);
   let first = 0, last = 0, most = energy;
   for (let i = 1; i + SECOND <= sound.length; i++) {
     energy += sound[i + SECOND - 1] ** 2 - sound[i - 1] ** 2;
+    // in digital silence all seconds that hold the whole word are equally loud, but for rounding errors below 1e-9
     if (energy > most * (1 + 1e-9)) [first, last, most] = [i, i, energy];
     else if (energy >= most * (1 - 1e-9)) last = i;
   }
   const start = Math.floor((first + last) / 2);
+  const clip = new Float32Array(SECOND);
   clip.set(sound.subarray(start, start + SECOND));
   return clip;
 }

@@ -4,21 +4,25 @@
 import { KeywordDetector, LastSecond, loudestSecond } from "./detector.js";
 import { RollingPicture } from "./mel.js";
 import { openMicrophone, readFile } from "./microphone.js";
-import { openModel, RATE, top } from "./model.js";
+import { CHUNK, openModel, SECOND, top } from "./model.js";
 
-const CHUNK = RATE / 10; // a look each 100 ms
+const QUIET = 0.001; // a chunk without a larger sample holds no sound: a microphone that is on has more noise than that
+const NO_SOUND = "No sound arrives: check the input device, and whether it is muted";
 const $ = (id) => document.getElementById(id);
 const percent = (probability) => `${Math.round(100 * probability)} %`;
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
 const picture = new RollingPicture($("picture"));
-let model, second, detector, closeMicrophone;
-let times = []; // ms of the last looks
-let collecting = null; // chunks of “say one word”
+const models = []; // in the order of the selector: {name, labels, file or bytes, right}
+let model; // the one that listens: {labels, predict, close, entry}, where `entry` is one of `models`
+let current = null; // what is heard: {title, close, second, detector, …}; what comes late of an older one is left out
+let opening = false; // the microphone is being opened; the browser may be asking the reader
 
 /** Show a problem, or none. */
 function complain(text = "") {
   $("problem").textContent = text;
   $("problem").hidden = !text;
+  $("problem").scrollIntoView({ block: "nearest" });
 }
 
 /** Do something that may fail, and say so in a sentence if it does. */
@@ -31,153 +35,189 @@ async function attempt(work, before = "") {
   }
 }
 
+/** A copy of a <template>, with a text in its first element. */
+function copyOf(id, text) {
+  const copy = $(id).content.firstElementChild.cloneNode(true);
+  copy.firstElementChild.textContent = text;
+  return copy;
+}
+
 // --- the model ---
 
-/** Make a model the one that listens; the labels become the bars. */
-async function useModel(name, bytes, labels) {
-  const opened = await openModel(bytes, labels);
-  model?.close();
-  model = opened;
-  model.name = name;
-  model.bytes = bytes.length;
-  $("bars").replaceChildren(...labels.map((label) => {
-    const row = $("bar").content.cloneNode(true).firstElementChild;
-    row.firstElementChild.textContent = label;
-    return row;
-  }));
-  restart();
-  await look(); // one look at silence: the first takes longest
-  times = [];
-  for (const button of document.querySelectorAll("button")) button.disabled = false;
-  showStatus();
-}
-
-async function fetchModel({ name, file, labels }) {
-  $("status").textContent = `loading ${name} …`;
-  const answer = await fetch(file);
-  if (!answer.ok) throw new Error(`${file}: the server says ${answer.status}`);
-  await useModel(name, new Uint8Array(await answer.arrayBuffer()), labels);
-}
-
-function showStatus() {
-  const sorted = [...times].sort((a, b) => a - b);
-  const median = times.length ? `, ${sorted[Math.floor(times.length / 2)].toFixed(2)} ms a look` : "";
-  $("status").textContent = `${model.name}, ${model.bytes.toLocaleString("en")} bytes${median}`;
-}
-
-// --- listening ---
-
-function restart() {
-  second = new LastSecond();
-  detector = new KeywordDetector(model.labels, Number($("threshold").value));
-  picture.clear();
-}
-
-/** Ask the model what the last second holds, and move the bars. */
-async function look() {
-  const start = performance.now();
-  const probabilities = await model.predict(second.sound);
-  times = [...times.slice(-49), performance.now() - start];
-  [...$("bars").children].forEach((row, i) => row.style.setProperty("--share", probabilities[i]));
-  return probabilities;
-}
-
-/** A chunk of sound from the microphone, or of a file. */
-async function hear(chunk) {
-  second.push(chunk);
-  picture.push(chunk);
-  const ms = second.milliseconds;
-  const word = detector.update(ms, await look());
-  if (word) showWord(word, ms);
-  if (second.samples % RATE === 0) showStatus();
-}
-
-function showWord({ word, probability }, ms) {
-  $("word").textContent = word;
-  const line = document.createElement("li");
-  line.textContent = `${(ms / 1_000).toFixed(1)} s  ${word}  ${percent(probability)}`;
-  $("history").prepend(line);
-  while ($("history").children.length > 8) $("history").lastChild.remove();
-}
-
-/** Chunks in their order, one at a time; what comes while the machine is too slow for it is left out. */
-let busy = false;
-async function fromMicrophone(chunk) {
-  collecting?.push(chunk);
-  if (busy) return second.push(chunk);
-  busy = true;
+/** Make a model the one that listens; its labels become the bars. Where that fails, the one before listens on. */
+async function useModel(entry) {
+  $("status").textContent = `loading ${entry.name} …`;
   try {
-    await hear(chunk);
-  } catch (error) {
-    complain(error.message);
+    entry.bytes ??= await fetchBytes(entry.file);
+    const opened = await openModel(entry.bytes, entry.labels);
+    const times = [];
+    for (let i = 0; i < 51; i++) {
+      const start = performance.now();
+      await opened.predict(new Float32Array(SECOND));
+      times.push(performance.now() - start);
+    }
+    entry.ms = times.sort((a, b) => a - b)[25]; // the median: the first ones take longer
+    model?.close();
+    model = { ...opened, entry };
+    if (!models.includes(entry)) addModel(entry);
+  } finally {
+    $("model").selectedIndex = models.indexOf(model?.entry);
+    $("status").textContent = model ? describe(model.entry) : "no model yet";
   }
-  busy = false;
+  if (current) Object.assign(current, fresh());
+  $("words").textContent = model.labels.slice(2).join(", ");
+  $("bars").replaceChildren(...model.labels.map((label) => copyOf("bar", label)));
+  for (const button of document.querySelectorAll("button")) button.disabled = false;
 }
 
-async function toggle() {
-  if (closeMicrophone) {
-    const close = closeMicrophone;
-    closeMicrophone = undefined;
-    await close();
-  } else {
-    restart();
-    closeMicrophone = await openMicrophone(fromMicrophone);
-  }
-  $("listen").setAttribute("aria-pressed", Boolean(closeMicrophone));
-  $("listen").textContent = closeMicrophone ? "Stop" : "Listen";
+async function fetchBytes(file) {
+  const answer = await fetch(file);
+  if (!answer.ok) throw new Error(`the server says ${answer.status}`);
+  return new Uint8Array(await answer.arrayBuffer());
 }
 
-// --- one word ---
+function addModel(entry) {
+  models.push(entry);
+  $("model").add(new Option(entry.name));
+}
 
-function showTop(title, probabilities) {
+function describe({ name, bytes, ms, right }) {
+  const facts = [name, `${Math.round(bytes.length / 1_000)} kB`, `${ms.toFixed(1)} ms for a look at one second of sound`];
+  return [...facts, right].filter(Boolean).join(", ");
+}
+
+// --- what is heard: the microphone or a file, one at a time ---
+
+const threshold = () => Number($("threshold").value);
+const fresh = () => ({ second: new LastSecond(), detector: new KeywordDetector(model.labels, threshold()) });
+
+/** End what is heard. */
+function stop() {
+  current?.close?.();
+  current = null;
+  $("word").textContent = "";
+  say("");
+  $("level").value = 0;
+  Object.assign($("listen"), { textContent: "Listen", className: "" });
+}
+
+/** Hear something new; `close` is what ends it. */
+function begin(title, close) {
+  stop();
+  const run = copyOf("run", title);
+  $("history").prepend(run);
+  $("history").children[5]?.remove();
+  current = { title, close, words: run.lastElementChild, quiet: 0, ...fresh() };
+  picture.clear();
+  showBars([]);
+  Object.assign($("listen"), { textContent: "Stop", className: "on" });
+  return current;
+}
+
+/** A chunk of sound: draw it, ask the model what the last second holds, and show a word where one is heard. */
+async function hear(own, chunk) {
+  own.second.push(chunk);
+  picture.push(chunk);
+  const peak = Math.max(...chunk.map(Math.abs));
+  $("level").value = Math.sqrt(peak); // speech often reaches a tenth of the largest peak only
+  own.quiet = peak > QUIET ? 0 : own.quiet + 1;
+  if (own.close) say(own.quiet > 50 ? NO_SOUND : `Listening: say ${$("words").textContent}`);
+  if (own.chunks) return own.chunks.push(chunk); // of one word: the look comes at the end
+  if (own.busy) return; // too slow a machine for ten looks a second: this look is left out, the sound is kept
+  own.busy = true;
+  const { second, detector } = own, ms = second.milliseconds;
+  const probabilities = await model.predict(second.sound).finally(() => (own.busy = false));
+  if (own !== current) return;
+  showBars(probabilities);
+  const heard = detector.update(ms, probabilities);
+  if (!heard) return;
+  showWord(heard.word);
+  note(own, heard);
+}
+
+function showBars(probabilities) {
+  [...$("bars").children].forEach((row, i) => row.style.setProperty("--share", probabilities[i] ?? 0));
+}
+
+function showWord(word) {
+  $("word").replaceChildren(word); // a new child: the same word again is read out, and seen, again
+  $("word").animate({ opacity: [0.2, 1] }, 300);
+}
+
+/** The line under the word. The same text is not set again, or it would be read out again. */
+function say(text) {
+  if ($("top").textContent !== text) $("top").textContent = text;
+}
+
+function note(own, { word, probability }) {
+  own.words.prepend(copyOf("line", `${(own.second.milliseconds / 1_000).toFixed(1)} s  ${word}  ${percent(probability)}`));
+  own.words.children[8]?.remove();
+}
+
+/** The end of one word or a file: what its loudest second is taken for. The word, the line and the bars say the same. */
+async function answer(own, sound) {
+  const probabilities = await model.predict(loudestSecond(sound));
+  if (own !== current) return;
+  stop();
   const best = top(model.labels, probabilities);
-  $("word").textContent = best[0].label;
-  $("top").textContent = `${title}: ` + best.map((each) => `${each.label} ${percent(each.probability)}`).join(", ");
+  showBars(probabilities);
+  showWord(best[0].word);
+  say(`${own.title}: ` + best.map((each) => `${each.word} ${percent(each.probability)}`).join(", "));
+  if (own.chunks) note(own, best[0]);
+  $("word").scrollIntoView({ block: "nearest" });
+}
+
+async function listen(title) {
+  let own;
+  const fail = (error) => {
+    stop();
+    complain(error.message);
+  };
+  opening = true;
+  const close = await openMicrophone((chunk) => own === current && hear(own, chunk).catch(fail), fail)
+    .finally(() => (opening = false));
+  return (own = begin(title, close));
 }
 
 async function sayOneWord() {
-  const wasOpen = Boolean(closeMicrophone);
-  if (!wasOpen) await toggle();
-  $("word").textContent = "say it now";
-  collecting = [];
-  while (collecting.length < 18) await new Promise((resolve) => setTimeout(resolve, 50)); // 1.8 s
-  const sound = Float32Array.from(collecting.flatMap((chunk) => [...chunk]));
-  collecting = null;
-  if (!wasOpen) await toggle();
-  showTop("One word", await model.predict(loudestSecond(sound)));
+  const own = await listen("One word");
+  own.chunks = [];
+  showWord("say it now");
+  while (own === current && own.chunks.length < 18) await pause(50); // 1.8 s
+  await answer(own, Float32Array.from(own.chunks.flatMap((chunk) => [...chunk])));
 }
 
-// --- files and examples ---
-
-async function hearFile(name, bytes) {
-  const sound = await readFile(bytes);
-  if (closeMicrophone) await toggle();
-  restart();
-  for (let at = 0; at + CHUNK <= sound.length; at += CHUNK) await hear(sound.slice(at, at + CHUNK));
-  showTop(name, await model.predict(loudestSecond(sound)));
-  showStatus();
+async function hearFile(title, bytes) {
+  if (!model) throw new Error("there is no model yet that could hear it. Wait a moment, or choose one");
+  const sound = await readFile(bytes), own = begin(title);
+  for (let at = 0; own === current && at + CHUNK <= sound.length; at += CHUNK) {
+    await hear(own, sound.slice(at, at + CHUNK));
+    await pause(0); // the page moves, and Stop can be pressed
+  }
+  await answer(own, sound);
 }
 
-/** Files that were dropped: a sound, or a model of one's own with its labels.txt. */
+// --- the reader's files, and the examples ---
+
+/** Files that were chosen or dropped: a sound, or a model of one's own with its labels.txt. */
 async function takeFiles(files) {
-  const ending = (text) => [...files].find((file) => file.name.toLowerCase().endsWith(text));
-  const [own, names, sound] = [ending(".tflite"), ending(".txt"), files[0]];
-  if (!sound) return;
+  const ending = (text) => files.find((file) => file.name.toLowerCase().endsWith(text));
+  const own = ending(".tflite"), names = ending(".txt"), file = own ?? names ?? files[0];
+  if (!file) return; // text was dropped
   await attempt(async () => {
-    if (!own) return hearFile(sound.name, await sound.arrayBuffer());
+    if (!own && !names) return hearFile(file.name, await file.arrayBuffer());
     if (!names) throw new Error("drop labels.txt together with it: one label a line, as kws freeze writes it");
+    if (!own) throw new Error("drop the .tflite file that it belongs to together with it");
     const labels = (await names.text()).split("\n").map((line) => line.trim()).filter(Boolean);
-    await useModel(own.name, new Uint8Array(await own.arrayBuffer()), labels);
-  }, `${(own ?? sound).name}: `);
+    await useModel({ name: own.name, bytes: new Uint8Array(await own.arrayBuffer()), labels });
+  }, `${file.name}: `);
 }
 
 function addExample({ file, word }) {
-  const figure = $("example").content.cloneNode(true).firstElementChild;
-  figure.querySelector("figcaption").textContent = word;
+  const figure = copyOf("example", word), button = figure.querySelector("button");
   figure.querySelector("audio").src = file;
-  figure.querySelector("button").setAttribute("aria-label", `What does the model hear in “${word}”?`);
-  figure.querySelector("button").onclick = () => attempt(async () =>
-    hearFile(`Spoken “${word}”`, await (await fetch(file)).arrayBuffer()));
+  button.setAttribute("aria-label", `What does the model hear in “${word}”?`);
+  button.onclick = () => attempt(async () => hearFile(`Spoken “${word}”`, (await fetchBytes(file)).buffer));
   $("examples").append(figure);
 }
 
@@ -185,25 +225,25 @@ function addExample({ file, word }) {
 
 $("opened").remove(); // the sentence for whoever opened the file without a server
 await attempt(async () => {
-  const { models, examples } = await (await fetch("contents.json")).json();
-  examples.forEach(addExample);
-  for (const button of document.querySelectorAll("button")) button.disabled = true;
-  $("model").replaceChildren(...models.map((each, i) => new Option(each.name, i)));
-  const choose = () => attempt(() => fetchModel(models[$("model").value]), `${models[$("model").value].file}: `);
-  $("model").onchange = choose;
-  $("listen").onclick = () => attempt(toggle);
-  $("one").onclick = () => attempt(sayOneWord);
+  const contents = await (await fetch("contents.json")).json();
+  contents.models.forEach(addModel);
+  contents.examples.forEach(addExample);
+  const choose = (entry) => attempt(() => useModel(entry), `${entry.name}: `);
+  $("model").onchange = () => choose(models[$("model").selectedIndex]);
+  $("listen").onclick = () => opening || attempt(async () => (current ? stop() : listen("Microphone")));
+  $("one").onclick = () => opening || attempt(sayOneWord);
   $("threshold").oninput = () => {
-    detector.threshold = Number($("threshold").value);
-    $("least").textContent = percent(detector.threshold);
-    $("bars").style.setProperty("--threshold", detector.threshold);
+    if (current) current.detector.threshold = threshold();
+    $("least").textContent = percent(threshold());
+    $("bars").style.setProperty("--threshold", threshold());
   };
-  $("file").onchange = () => takeFiles($("file").files);
+  $("file").onclick = () => ($("file").value = ""); // so that the same file can be chosen again
+  $("file").onchange = () => takeFiles([...$("file").files]);
   document.body.ondragover = (event) => event.preventDefault();
   document.body.ondrop = (event) => {
     event.preventDefault();
-    takeFiles(event.dataTransfer.files);
+    takeFiles([...event.dataTransfer.files]);
   };
-  await choose();
+  await choose(models[0]);
 });
 document.body.dataset.ready = "yes";

@@ -1,8 +1,9 @@
 // The log-mel spectrogram of a stream, for the picture: the same numbers as log_mel in notebook 2, one column each 10 ms.
 // The model computes its own; this is what it sees.
 
-const RATE = 16_000, WINDOW = 480, HOP = 160, FFT = 512, BANDS = 40, LOW = 20, HIGH = 7_600, FLOOR = 1e-6;
-export { BANDS, HOP };
+import { RATE } from "./model.js";
+
+const WINDOW = 480, HOP = 160, FFT = 512, BANDS = 40, LOW = 20, HIGH = 7_600, FLOOR = 1e-6;
 
 // Slaney's mel scale: equal steps up to 1 kHz, equal ratios above it
 const toMel = (hz) => (hz < 1_000 ? (3 * hz) / 200 : 15 + (27 * Math.log(hz / 1_000)) / Math.log(6.4));
@@ -13,7 +14,7 @@ const edges = Array.from({ length: BANDS + 2 }, (_, i) => toHz(toMel(LOW) + (i *
 const hann = Float32Array.from({ length: WINDOW }, (_, n) => 0.5 - 0.5 * Math.cos((2 * Math.PI * n) / WINDOW));
 const cosine = Float32Array.from({ length: FFT }, (_, n) => Math.cos((2 * Math.PI * n) / FFT));
 
-/** A filter: a triangle from one edge over the next to the one after it; the wider, the lower. */
+/** A filter: a triangle from one edge over the next to the one after it. All have the same area: the wider, the lower. */
 const filters = Array.from({ length: BANDS }, (_, band) => {
   const [left, top, right] = edges.slice(band, band + 3);
   return frequencies.flatMap((hz, k) => {
@@ -47,30 +48,26 @@ export class RollingPicture {
 
   clear() {
     this.tail = new Float32Array(WINDOW - HOP);
-    this.context.fillStyle = "rgb(68, 1, 84)";
+    this.context.fillStyle = colour(0);
     this.context.fillRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   push(chunk) {
-    const sound = new Float32Array(this.tail.length + chunk.length);
-    sound.set(this.tail);
-    sound.set(chunk, this.tail.length);
+    const sound = Float32Array.of(...this.tail, ...chunk);
     const columns = chunk.length / HOP, { width, height } = this.canvas;
     this.context.drawImage(this.canvas, -columns, 0);
-    const picture = this.context.createImageData(columns, height);
     for (let x = 0; x < columns; x++) {
       melColumn(sound.subarray(x * HOP, x * HOP + WINDOW)).forEach((value, band) => {
-        picture.data.set(colour((value + 12) / 14), 4 * ((height - 1 - band) * columns + x));
+        this.context.fillStyle = colour((value + 12) / 14); // from -12, a quiet room, to 2, a loud vowel
+        this.context.fillRect(width - columns + x, height - 1 - band, 1, 1);
       });
     }
-    this.context.putImageData(picture, width - columns, 0);
     this.tail = sound.slice(-this.tail.length);
   }
 }
 
-/** Dark violet over green to yellow, as in the notebooks' pictures: [red, green, blue, opaque]. */
+/** Dark violet over green to yellow, near to the colours of the notebooks' pictures. */
 function colour(share) {
-  const stops = [[68, 1, 84], [59, 82, 139], [33, 145, 140], [94, 201, 98], [253, 231, 37]];
-  const place = Math.min(Math.max(share, 0), 0.999) * (stops.length - 1), at = Math.floor(place);
-  return [...stops[at].map((from, i) => from + (place - at) * (stops[at + 1][i] - from)), 255];
+  const place = Math.min(Math.max(share, 0), 1);
+  return `hsl(${285 - 230 * place} ${85 - 40 * Math.sin(Math.PI * place)}% ${16 + 44 * place}%)`;
 }

@@ -3,8 +3,9 @@
 
 import { loadAndCompile, loadLiteRt, Tensor } from "@litertjs/core";
 
-export const RATE = 16_000;
-export const SECOND = 16_000;
+export const RATE = 16_000; // samples in a second; resampler.js, which shares nothing with the page, has it again
+export const SECOND = RATE; // samples that the model takes
+export const CHUNK = RATE / 10; // samples from one look to the next; resampler.js has it again
 
 let runtime; // LiteRT itself, 9 MB of WebAssembly: loaded once
 
@@ -13,7 +14,7 @@ export function startRuntime() {
   if (typeof WebAssembly === "undefined") {
     throw new Error("This browser has no WebAssembly, or it is switched off. Any current Firefox, Chrome, Edge or Safari has it.");
   }
-  runtime ??= loadLiteRt(new URL("litert/core/wasm/", document.baseURI).pathname).catch((error) => {
+  runtime ??= loadLiteRt("litert/core/wasm/").catch((error) => {
     runtime = undefined; // so that it can be tried again
     throw new Error(`LiteRT could not be loaded (${error.message ?? error.type}). Is the folder litert/ beside this page?`);
   });
@@ -25,35 +26,33 @@ export async function openModel(bytes, labels) {
   const mark = new TextDecoder().decode(bytes.subarray(4, 8)); // what every .tflite file has there
   if (mark !== "TFL3") throw new Error("this is no .tflite file");
   await startRuntime();
-  let compiled;
-  try {
-    compiled = await loadAndCompile(bytes, { accelerator: "wasm" });
-  } catch (error) {
+  const compiled = await loadAndCompile(bytes, { accelerator: "wasm" }).catch((error) => {
     throw new Error(`LiteRT cannot run this file (${String(error.message ?? error).slice(0, 120)})`);
-  }
-  const shapes = [compiled.getInputDetails(), compiled.getOutputDetails()].map((list) =>
+  });
+  const [takes, gives] = [compiled.getInputDetails(), compiled.getOutputDetails()].map((list) =>
     list.map((tensor) => `${tensor.dtype} [${Array.from(tensor.shape)}]`).join(" and "));
-  const wanted = [`float32 [1,${SECOND}]`, `float32 [1,${labels.length}]`];
-  if (shapes.some((shape, i) => shape !== wanted[i])) {
+  const wanted = `takes float32 [1,${SECOND}] and gives float32 [1,${labels.length}]`;
+  const found = `takes ${takes} and gives ${gives}`;
+  if (found !== wanted) {
     compiled.delete();
-    throw new Error(`it takes ${shapes[0]} and gives ${shapes[1]}; wanted: ${wanted.join(" and ")}`);
+    throw new Error(`labels.txt has ${labels.length} names, and a model for them ${wanted}; this one ${found}`);
   }
 
   /** Probabilities of the labels for one second of sound. What WebAssembly holds is given back by delete(). */
   async function predict(pcm) {
     const input = new Tensor(pcm, [1, SECOND]);
-    const outputs = await compiled.run(input);
-    const output = await outputs[0].moveTo("wasm");
-    const probabilities = Float32Array.from(output.toTypedArray());
-    for (const tensor of new Set([input, ...outputs, output])) tensor.delete();
+    const [output] = await compiled.run(input);
+    const probabilities = await output.data();
+    input.delete();
+    output.delete();
     return probabilities;
   }
 
   return { labels, predict, close: () => compiled.delete() };
 }
 
-/** The most probable labels: [{label, probability}], the best first. */
+/** The most probable labels: [{word, probability}], the best first. */
 export function top(labels, probabilities, count = 3) {
-  const pairs = labels.map((label, i) => ({ label, probability: probabilities[i] }));
+  const pairs = labels.map((word, i) => ({ word, probability: probabilities[i] }));
   return pairs.sort((a, b) => b.probability - a.probability).slice(0, count);
 }

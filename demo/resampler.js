@@ -2,60 +2,50 @@
 //
 // A sample between two others is a weighted sum of its neighbours; the weights are a sinc, cut to 16 zero crossings by a
 // Hann window. The sinc also takes away what lies above 8 kHz, which 16 kHz cannot hold and would show as lower tones.
+//
+// An example: a card of 44,100 Hz. An output sample comes every 44,100 / 16,000 = 2.75625 input samples: the first lies on
+// input sample 0, the next 0.75625 after sample 2, the one after that 0.5125 after sample 5. `at` is that sample, and `rest`
+// how far behind it the output lies, counted in 1/16,000 of a sample (12,100, then 8,200): whole numbers add up without
+// rounding errors, for hours. After 160 outputs the rests come round again, so there are 160 sets of weights.
 
-const RATE = 16_000, CHUNK = 1_600, CROSSINGS = 16;
+const RATE = 16_000, CHUNK = 1_600; // as in model.js
+const CROSSINGS = 16;
 
 class Resampler extends AudioWorkletProcessor {
   constructor() {
     super();
+    // an ideal filter ends at 8 kHz; this one falls from 7 to 8.4 kHz, so its middle lies 5 % lower
     this.cutoff = 0.95 * Math.min(1, RATE / sampleRate);
     this.half = Math.ceil(CROSSINGS / this.cutoff); // neighbours on either side
-    this.input = new Float32Array(2 * this.half + 8_192);
-    this.end = this.half; // zeros before the first sample
-    this.at = this.half; // the sample left of the next output, and how far behind it that lies, in 1/16,000 of a sample
+    this.input = new Array(this.half).fill(0); // zeros before the first sample
+    this.at = this.half;
     this.rest = 0;
-    this.weights = new Map(); // by `rest`: at 48 kHz there is 1, at 44.1 kHz there are 160
-    this.chunk = new Float32Array(CHUNK);
-    this.filled = 0;
+    this.weights = {}; // by `rest`
+    this.chunk = [];
   }
 
   kernel(rest) {
-    if (!this.weights.has(rest)) {
-      const kernel = Float32Array.from({ length: 2 * this.half }, (_, i) => {
-        const x = i - this.half + 1 - rest / RATE;
-        if (Math.abs(x) >= this.half) return 0;
-        const t = Math.PI * x * this.cutoff;
-        return this.cutoff * (t ? Math.sin(t) / t : 1) * Math.cos((Math.PI * x) / (2 * this.half)) ** 2;
-      });
-      this.weights.set(rest, kernel);
-    }
-    return this.weights.get(rest);
+    return (this.weights[rest] ??= Float32Array.from({ length: 2 * this.half }, (_, i) => {
+      const x = i - this.half + 1 - rest / RATE; // from the output to this neighbour, in input samples
+      const t = Math.PI * x * this.cutoff;
+      return this.cutoff * (t ? Math.sin(t) / t : 1) * Math.cos((Math.PI * x) / (2 * this.half)) ** 2;
+    }));
   }
 
   process([channels]) {
-    if (!channels.length) return true;
-    for (let i = 0; i < channels[0].length; i++) {
-      this.input[this.end++] = channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length;
+    for (let i = 0; i < channels[0]?.length; i++) {
+      this.input.push(channels.reduce((sum, channel) => sum + channel[i], 0) / channels.length);
     }
-    while (this.at + this.half < this.end) {
-      const kernel = this.kernel(this.rest);
-      let sum = 0;
-      for (let i = 0; i < kernel.length; i++) sum += kernel[i] * this.input[this.at - this.half + 1 + i];
-      this.chunk[this.filled++] = sum;
-      if (this.filled === CHUNK) {
-        this.port.postMessage(this.chunk.slice());
-        this.filled = 0;
-      }
+    while (this.at + this.half < this.input.length) {
+      const first = this.at - this.half + 1;
+      this.chunk.push(this.kernel(this.rest).reduce((sum, weight, i) => sum + weight * this.input[first + i], 0));
+      if (this.chunk.length === CHUNK) this.port.postMessage(Float32Array.from(this.chunk.splice(0)));
       this.rest += sampleRate;
       this.at += Math.floor(this.rest / RATE);
       this.rest %= RATE;
     }
-    const used = this.at - this.half; // what no later output needs
-    if (used > 4_096) {
-      this.input.copyWithin(0, used, this.end);
-      this.end -= used;
-      this.at -= used;
-    }
+    this.input.splice(0, this.at - this.half); // what no later output needs
+    this.at = this.half;
     return true;
   }
 }

@@ -36,6 +36,8 @@ def fetch_runtime(folder, cdn=CDN, npm="npm"):
     """Files of LiteRT.js, of the version and with the SHA-256 of demo/litert.json, in a folder: by npm, or from a CDN."""
     wanted = json.loads((PAGE / "litert.json").read_text())
     todo = {name: sha for name, sha in wanted["files"].items() if _digest(folder / name) != sha}
+    if todo:
+        print(f"fetching LiteRT.js {wanted['version']}, once: up to 19 MB …", file=sys.stderr, flush=True)
     for package in sorted({name.split("/")[0] for name in todo}):
         names = [name for name in todo if name.startswith(f"{package}/")]
         content = _from_npm(package, wanted["version"], npm) if shutil.which(npm) else {}
@@ -96,12 +98,24 @@ def models_of(work):
         for name in ("model_int8.tflite", "model.tflite")
         if (work / name).exists()
     ]
-    shipped = [(f"{name}, of the package", load_pretrained(name).path) for name in shipped_models()]
+    shipped = [
+        (f"{name.replace('tc_resnet', 'TC-ResNet')} (comes with the course)", load_pretrained(name).path)
+        for name in shipped_models()
+    ]
     return shipped + own if work.name.startswith("synthetic") else own + shipped
 
 
+def right_of(path):
+    """How often a model of the package is right, in words, from the card beside it; empty for a model without one."""
+    card = path.with_name("card.json")
+    if not card.exists():
+        return ""
+    voices = json.loads(card.read_text(encoding="utf-8"))["held-out voices"]
+    return f"right on {100 * voices['accuracy']:.0f} % of {voices['n']:,.0f} clips by voices new to it"
+
+
 def make_examples(folder, model, voices=20, seed=0):
-    """Words of a model, spoken by espeak-ng: each by the first of some voices that the model understands; [{file, word}]."""
+    """Words of a model, spoken by espeak-ng: each by the first voice that it understands, else the first; [{file, word}]."""
     say, found = load_espeak(), []
     for number, word in enumerate(model.labels[2 : 2 + EXAMPLES]):
         clips = []
@@ -131,7 +145,9 @@ def build(folder, work, runtime=ROOT / "data/litert"):
         model = open_model(path)
         file = f"models/{number}.tflite"
         shutil.copyfile(path, folder / file)
-        entries.append({"name": title, "file": file, "labels": list(model.labels)})
+        entries.append(
+            {"name": title, "file": file, "labels": list(model.labels), "right": right_of(Path(path))}
+        )
     try:
         examples = make_examples(folder, open_model(models[0][1]))
     except CourseError as error:

@@ -66,6 +66,12 @@ def opened(folder, *options, permissions=("microphone",), script="", wait="body[
         server.shutdown()
 
 
+def bars(page):
+    """[(probability, label)] as the bars show them."""
+    rows = "[...document.querySelectorAll('#bars li')].map(row => [Number(row.style.getPropertyValue('--share')), row.innerText])"
+    return page.evaluate(rows)
+
+
 def shows(page, selector, text):
     """Wait until an element shows a text. The page's policy lets no string of a test run as code in it, to look again."""
     page.locator(selector, has_text=text).wait_for(timeout=20_000)
@@ -130,7 +136,7 @@ def test_which_model_begins(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_int8.tflite").write_bytes(b"")
     first = [demo.models_of(tmp_path / name)[0][0] for name in ("synthetic", "mine", "none")]
-    package = f"{shipped_models()[0]}, of the package"
+    package = "TC-ResNet14 (comes with the course)"
     assert first == [package, "model_int8.tflite of mine", package]
 
 
@@ -159,7 +165,7 @@ def heard(request):
 def test_probabilities_are_those_of_python(folder, heard, name, record_property):
     model = load_pretrained(name)
     wanted = np.stack([model.predict(clip) for clip in heard])
-    file = next(each["file"] for each in contents(folder)["models"] if each["name"].startswith(f"{name},"))
+    file = contents(folder)["models"][shipped_models().index(name)]["file"]
     run = f"""async ([file, labels, texts]) => {{
         const {{ openModel }} = await import("./model.js");
         const model = await openModel(new Uint8Array(await (await fetch(file)).arrayBuffer()), labels);
@@ -247,12 +253,12 @@ def test_a_recording_as_the_microphone(folder, heard, tmp_path):
     with opened(folder, *microphone_of(tmp_path / "words.wav", sound)) as page:
         page.click("#listen")
         page.wait_for_timeout(1_000 * len(sound) / 16_000 + 1_500)
-        lines = page.inner_text("#history").splitlines()[::-1]
+        title, *lines = page.inner_text("#history").splitlines()
         assert page.inner_text("#word") == wanted[-1][1]
-        assert "ms a look" in page.inner_text("#status")
         page.click("#listen")
         assert page.inner_text("#listen") == "Listen" and not page.is_visible("#problem")
-    found = [(float(line.split()[0]), line.split()[2]) for line in lines]
+    assert title == "Microphone"
+    found = [(float(line.split()[0]), line.split()[2]) for line in lines[::-1]]
     assert [word for _, word in found] == [word for _, word in wanted]
     assert all(abs(one[0] - other[0]) < 1 for one, other in zip(found, wanted)), (found, wanted)
 
@@ -315,13 +321,59 @@ def test_one_word(folder, heard, tmp_path):
         page.click("#one")
         shows(page, "#top", "One word")
         assert page.inner_text("#word") == word and page.inner_text("#top").count(",") == 2
-        assert page.get_attribute("#listen", "aria-pressed") == "false"
+        assert page.inner_text("#listen") == "Listen"
+
+
+TRACKS = """globalThis.tracks = [];
+    const media = navigator.mediaDevices, open = media.getUserMedia.bind(media);
+    media.getUserMedia = async (wanted) => {
+        const stream = await open(wanted);
+        tracks.push(...stream.getTracks());
+        return stream;
+    };"""
+
+
+@browser_test
+def test_one_microphone_at_a_time_and_none_that_stays_open(folder):
+    """Whatever is pressed twice, or in between; and a microphone that goes away is noticed."""
+    with opened(folder, *FAKE, script=TRACKS) as page:
+        twice = "id => { document.getElementById(id).click(); document.getElementById(id).click(); }"
+        live = "tracks.filter((each) => each.readyState === 'live').length"
+        page.evaluate(twice, "listen")
+        shows(page, "#top", "Listening: say yes, no")
+        assert page.inner_text("#listen") == "Stop" and page.evaluate(live) == 1
+        page.click("#listen")
+        assert page.inner_text("#listen") == "Listen" and page.evaluate(live) == 0
+        page.evaluate(twice, "one")
+        shows(page, "#word", "say it now")
+        assert page.evaluate(live) == 1
+        page.click("#listen")
+        assert page.inner_text("#word") == page.inner_text("#top") == "" and page.evaluate(live) == 0
+        page.click("#one")
+        shows(page, "#top", "One word: ")
+        assert page.inner_text("#word") == max(bars(page))[1] and not page.is_visible("#problem")
+        page.click("#listen")
+        shows(page, "#listen", "Stop")
+        page.evaluate("tracks.at(-1).dispatchEvent(new Event('ended'))")
+        shows(page, "#problem", "The microphone is gone")
+        assert page.inner_text("#listen") == "Listen" and page.evaluate(live) == 0
+
+
+@browser_test
+def test_a_muted_microphone_is_said(folder):
+    muted = "navigator.mediaDevices.getUserMedia = async () => new AudioContext().createMediaStreamDestination().stream"
+    with opened(folder, script=muted) as page:
+        page.click("#listen")
+        shows(page, "#top", "No sound arrives: check the input device")
+        page.click("#listen")
+        assert page.inner_text("#top") == ""
 
 
 @browser_test
 def test_files_and_examples(folder, heard, tmp_path):
     model = load_pretrained()
     soundfile.write(tmp_path / "clip.flac", heard[0], 16_000)
+    soundfile.write(tmp_path / "long.wav", np.tile(heard[0], 60), 16_000)
     (tmp_path / "text.wav").write_text("this is no sound")
     (tmp_path / "labels.txt").write_text("\n".join([*model.labels[:-1], "vorwärts"]))
     with opened(folder) as page:
@@ -330,17 +382,27 @@ def test_files_and_examples(folder, heard, tmp_path):
         buttons.first.click()
         shows(page, "#top", "Spoken")
         assert page.inner_text("#word") == page.locator("figcaption").first.inner_text() == "yes"
+        longest = max(bars(page))
+        assert longest[1] == "yes" and f"yes {100 * longest[0]:.0f} %" in page.inner_text("#top")
         page.set_input_files("#file", tmp_path / "clip.flac")
         shows(page, "#top", "clip.flac")
         assert page.inner_text("#word") == top(model, heard[0])[0][0]
         page.set_input_files("#file", tmp_path / "text.wav")
         page.wait_for_selector("#problem:visible")
         assert page.inner_text("#problem") == "text.wav: this browser cannot read it as sound"
+        page.set_input_files("#file", tmp_path / "long.wav")
+        page.set_input_files("#file", tmp_path / "clip.flac")
+        shows(page, "#top", "clip.flac")
+        page.wait_for_timeout(300)
+        assert page.inner_text("#top").startswith("clip.flac") and page.inner_text("#listen") == "Listen"
         page.set_input_files("#file", model.path)
         shows(page, "#problem", "labels.txt together")
+        page.set_input_files("#file", tmp_path / "labels.txt")
+        shows(page, "#problem", "labels.txt: drop the .tflite")
         page.set_input_files("#file", [model.path, tmp_path / "labels.txt"])
         shows(page, "#bars", "vorwärts")
-        assert not page.is_visible("#problem") and "model.tflite, " in page.inner_text("#status")
+        assert not page.is_visible("#problem") and page.inner_text("#status").startswith("model.tflite, ")
+        assert page.locator("#model option:checked").inner_text() == "model.tflite"
 
 
 @browser_test
@@ -393,17 +455,24 @@ def test_a_broken_model_is_said_and_the_next_one_works(folder, tmp_path):
     with opened(broken) as page:
         said = {}
         for number, each in enumerate(entries[:-1]):
-            page.select_option("#model", str(number))
+            page.select_option("#model", index=number)
             page.wait_for_selector("#problem:visible")
-            shows(page, "#problem", each["file"])
+            shows(page, "#problem", f"{each['name']}: ")
             said[each["name"]] = page.inner_text("#problem")
         assert "no .tflite file" in said["text.tflite"] and "404" in said["gone"]
         assert "LiteRT cannot run this file" in said["half.tflite"], said
         assert "LiteRT cannot run this file" in said["spoilt.tflite"], said
-        assert "float32 [1,12]; wanted" in said["five"]
-        page.select_option("#model", str(len(entries) - 1))
-        shows(page, "#status", "bytes")
+        assert "labels.txt has 5 names" in said["five"] and "gives float32 [1,12]" in said["five"]
+        assert page.inner_text("#status") == "no model yet"
+        page.set_input_files("#file", ROOT / "demo/icon.svg")
+        shows(page, "#problem", "there is no model yet")
+        page.select_option("#model", index=len(entries) - 1)
+        shows(page, "#status", "kB")
         assert not page.is_visible("#problem") and page.is_enabled("#listen")
+        page.select_option("#model", index=0)
+        shows(page, "#problem", "text.tflite: ")
+        assert page.eval_on_selector("#model", "each => each.selectedIndex") == len(entries) - 1
+        assert page.inner_text("#status").startswith(entry["name"])
 
 
 @browser_test
