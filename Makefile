@@ -14,7 +14,7 @@ PYTEST := $(BIN)/python -m pytest -q -n 2 --dist loadgroup
 # uv installs in a fifth of pip's time; where it cannot be had, pip does the same
 INSTALL = $(BIN)/uv pip install --quiet --python $(BIN)/python $(1) 2> /dev/null || $(BIN)/python -m pip install --quiet --disable-pip-version-check $(1)
 
-.PHONY: help run lab demo micro notebooks test rest full slow audit bench site links checkpoint clean
+.PHONY: help run lab demo micro notebooks test rest full slow audit bench site slides links checkpoint clean
 
 help:
 	@echo "make run [CORPUS=synthetic|mini|v0.01|v0.02|pages|arabic|kaggle|PATH] [PROFILE=smoke|sample|full] [WORDS=\"on off\"] [EXPERIMENTS=more|all] [VERBOSE=1]   all notebooks, in order"
@@ -29,6 +29,7 @@ help:
 	@echo "make bench       speed of features and store; makes 65,000 clips for it, 2.2 GB for some minutes"
 	@echo "make links       whether all links lead somewhere"
 	@echo "make site        the notebooks and texts as a web site, with the page that listens, in _site/"
+	@echo "make slides      a slide for each notebook, for teaching, in _slides/"
 	@echo "make checkpoint N=4    what notebook 4 needs of the ones before it"
 
 $(BIN)/.ready: req.txt pyproject.toml
@@ -84,6 +85,9 @@ bench: $(BIN)/.dev
 site: $(BIN)/.dev
 	$(BIN)/sphinx-build -q -c docs . _site
 	-$(BIN)/python tools/demo.py --no-serve --folder _site/demo
+
+slides: $(BIN)/.ready
+	@$(BIN)/python tools/slides.py
 
 checkpoint: $(BIN)/.ready
 	$(BIN)/python tools/checkpoint.py $(N)
