@@ -39,7 +39,7 @@ def course_folder() -> Path:
     here, package = Path.cwd(), Path(__file__).resolve().parents[2]
     below = [package] if here in package.parents else []
     return next(
-        (folder for folder in (here, *here.parents, *below) if (folder / "0_split.ipynb").exists()), here
+        (folder for folder in (here, *here.parents, *below) if (folder / "tools/course.py").exists()), here
     )
 
 

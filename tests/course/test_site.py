@@ -72,35 +72,31 @@ def test_links_and_pictures_are_there(pages):
 URLS = '\n[project.urls]\nRepository = "https://github.com/{}"\n'
 
 
-def course_at(address, folder):
-    """The texts and notebooks of the course in a folder, with this address in pyproject.toml."""
-    copy_course(folder)
-    shutil.copy(ROOT / "README.md", folder)
-    text = (ROOT / "pyproject.toml").read_text()
-    (folder / "pyproject.toml").write_text(text + (URLS.format(address) if address else ""))
+def with_address(address, folder):
+    """Write the course's pyproject.toml with this address into a folder, which is returned."""
+    text = (ROOT / "pyproject.toml").read_text() + URLS.format(address)
+    (folder / "pyproject.toml").write_text(text)
+    return folder
 
 
 @pytest.mark.skipif(badges.repository(), reason="the address of the course is set")
 def test_badges(tmp_path):
-    course_at("someone/course", tmp_path)
-    badges.main(tmp_path)
-    written = [tmp_path / "README.md", *tmp_path.rglob("*.ipynb")]
-    once = {path: path.read_text() for path in written}
+    copy_course(tmp_path)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    with pytest.raises(SystemExit, match="OWNER/NAME"):
+        badges.main(tmp_path)
+
+    def written(address):
+        badges.main(with_address(address, tmp_path))
+        return {path: path.read_text() for path in (tmp_path / "README.md", *tmp_path.rglob("*.ipynb"))}
+
+    once = written("someone/course")
     readme = once[tmp_path / "README.md"]
     assert readme.count("colab.research.google.com/github/someone/course/blob/main/") == 7
     assert "mybinder.org/v2/gh/someone/course/main" in readme and readme.startswith("# ")
-    course_at("another/course.git", tmp_path)
-    for path, text in once.items():
-        path.write_text(text)
-    badges.main(tmp_path)
-    texts = "".join(path.read_text() for path in written)
+    texts = "".join(written("another/course.git").values())
     assert "someone/" not in texts and "course.git" not in texts
-    course_at("someone/course", tmp_path)
-    badges.main(tmp_path)
-    assert once == {path: path.read_text() for path in written}
-    course_at(None, tmp_path)
-    with pytest.raises(SystemExit, match="OWNER/NAME"):
-        badges.main(tmp_path)
+    assert once == written("someone/course")
 
 
 @pytest.mark.skipif(not badges.repository(), reason="the course has no address yet")

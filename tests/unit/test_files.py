@@ -278,9 +278,9 @@ def test_links_and_figures(tmp_path, monkeypatch):
 def test_folder_of_the_course(tmp_path, monkeypatch):
     """From inside it and from above it, also where it is called kws; elsewhere nothing is changed."""
     course, elsewhere = tmp_path / "home/kws", tmp_path / "elsewhere"
-    for folder in (course / "extras", course / "kws/infra", elsewhere):
+    for folder in (course / "extras", course / "kws/infra", course / "tools", elsewhere):
         folder.mkdir(parents=True)
-    (course / "0_split.ipynb").touch()
+    (course / "tools/course.py").touch()
     monkeypatch.setattr(files, "__file__", str(course / "kws/infra/files.py"))
     for here in (course, course / "extras", course.parent, tmp_path):
         monkeypatch.chdir(here)
