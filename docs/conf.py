@@ -15,6 +15,8 @@ from plotly.offline import get_plotlyjs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from tools.badges import BRANCH, repository  # noqa: E402
+
 project, author, copyright = (
     "Speech commands",
     "the authors of the course",
@@ -70,12 +72,13 @@ html_theme_options = {
     "home_page_in_toc": True,
     "navbar_persistent": [],
 }
-# tools/badges.py has written the address of the repository into the README, once there is one
-if address := re.search(r"mybinder\.org/v2/gh/([\w.-]+/[\w.-]+)/", (ROOT / "README.md").read_text()):
+if repository():  # from pyproject.toml; each notebook has the cell that Colab needs by tools/badges.py
     html_theme_options |= {
-        "repository_url": f"https://github.com/{address[1]}",
+        "repository_url": f"https://github.com/{repository()}",
+        "repository_branch": BRANCH,
         "use_repository_button": True,
         "launch_buttons": {
+            "notebook_interface": "jupyterlab",
             "binderhub_url": "https://mybinder.org",
             "colab_url": "https://colab.research.google.com",
         },

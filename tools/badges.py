@@ -1,7 +1,12 @@
-"""Where people open it: python tools/badges.py OWNER/NAME
+"""Where people open it: python tools/badges.py
 
-For whoever puts the course on GitHub: writes the badges of Colab and Binder for that repository below the title of README.md, and
-into each notebook the cell that fetches the course in Colab. Run again, with the same or another name, it replaces them.
+For whoever puts the course on GitHub. Write its address into pyproject.toml,
+
+    [project.urls]
+    Repository = "https://github.com/OWNER/NAME"
+
+and run this: README.md gets the badges of Colab and Binder below its title, each notebook the cell that Colab needs. Run again,
+with the same or another address, it replaces them. The site has its buttons from the same address (docs/conf.py).
 """
 
 import re
@@ -11,6 +16,7 @@ from pathlib import Path
 import nbformat
 
 ROOT = Path(__file__).resolve().parent.parent
+BRANCH = "main"
 BEGIN, END = "<!-- badges -->", "<!-- end of badges -->"
 SET_UP = """# in Colab: fetch the course and what it needs; elsewhere this does nothing
 import os
@@ -18,41 +24,52 @@ import subprocess
 import sys
 
 if "google.colab" in sys.modules:
-    address = "https://github.com/{repository}"
-    subprocess.run(["git", "clone", "-q", "--depth", "1", address, "course"], check=True)
-    os.chdir("course")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "-r", "req.txt"], check=True)"""
+    if not os.path.exists("/content/course"):
+        address = "https://github.com/{repository}"
+        subprocess.run(["git", "clone", "-q", "--depth", "1", address, "/content/course"], check=True)
+    os.chdir("/content/course")
+    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--editable", "."], check=True)"""
+CHECKPOINT = """
+    subprocess.run([sys.executable, "tools/checkpoint.py", "{number}"], check=True)  # what this notebook reads"""
 
 
-def badges(repository, notebooks):
-    """Markdown: one badge of Binder for the course, one of Colab for each notebook."""
-    binder = f"[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{repository}/HEAD)"
+def repository(folder=ROOT):
+    """OWNER/NAME of the course on GitHub, from pyproject.toml in a folder; None where there is no address yet."""
+    text = (folder / "pyproject.toml").read_text()
+    found = re.search(r'(?m)^Repository = "https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?"$', text)
+    return found and found[1]
+
+
+def badges(name, notebooks):
+    """Markdown: one badge of Binder for the repository OWNER/NAME, one of Colab for each notebook."""
+    binder = f"[![Binder](https://mybinder.org/badge_logo.svg)](https://mybinder.org/v2/gh/{name}/{BRANCH})"
     image = "https://colab.research.google.com/assets/colab-badge.svg"
-    page = f"https://colab.research.google.com/github/{repository}/blob/main"
-    colab = [f"{name[0]} [![Colab]({image})]({page}/{name})" for name in notebooks]
+    page = f"https://colab.research.google.com/github/{name}/blob/{BRANCH}"
+    colab = [f"{notebook[0]} [![Colab]({image})]({page}/{notebook})" for notebook in notebooks]
     return " ".join([binder, *colab])
 
 
-def main(repository, folder=ROOT):
-    """Put badges and set-up cells for a repository into README.md and the notebooks of a folder."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        sys.exit(f"{repository}: OWNER/NAME of a repository on GitHub is wanted")
-    paths = sorted(folder.glob("[0-6]_*.ipynb"))
-    for path in paths:
+def main(folder=ROOT):
+    """Put the badges into README.md of a folder, the set-up cells into its notebooks."""
+    if not (name := repository(folder)):
+        sys.exit(__doc__)
+    lessons = sorted(folder.glob("[0-6]_*.ipynb"))
+    for path in [*lessons, *folder.glob("extras/*.ipynb"), *folder.glob("solutions/*.ipynb")]:
         notebook = nbformat.read(path, 4)
         cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
-        cell = nbformat.v4.new_code_cell(SET_UP.format(repository=repository), id="colab")
-        cell.metadata["tags"] = ["colab"]
+        source = SET_UP.format(repository=name)
+        if path in lessons[1:]:
+            source += CHECKPOINT.format(number=path.name[0])
+        cell = nbformat.v4.new_code_cell(source, id="colab")
+        cell.metadata["tags"] = ["colab", "hide-input"]
         notebook.cells = [cells[0], cell, *cells[1:]]
         nbformat.write(notebook, path)
     readme = folder / "README.md"
     text = re.sub(f"{BEGIN}.*?{END}\n\n", "", readme.read_text(), flags=re.DOTALL)
     title, rest = text.split("\n\n", 1)
-    block = f"{BEGIN}\n{badges(repository, [path.name for path in paths])}\n{END}"
+    block = f"{BEGIN}\n{badges(name, [path.name for path in lessons])}\n{END}"
     readme.write_text(f"{title}\n\n{block}\n\n{rest}")
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 2:
-        sys.exit(__doc__)
-    main(sys.argv[1])
+    main()

@@ -30,6 +30,19 @@ class CourseError(ValueError):
     """Something that a person can put right. The message names the file and what to do."""
 
 
+def course_folder() -> Path:
+    """The folder of the course, where the current one is in it or above it; else the current one.
+
+    Jupyter starts a kernel in the notebook's folder, VS Code or a server elsewhere perhaps further up. `data/` and
+    `benchmarks/` are found from the course's folder.
+    """
+    here, package = Path.cwd(), Path(__file__).resolve().parents[2]
+    below = [package] if here in package.parents else []
+    return next(
+        (folder for folder in (here, *here.parents, *below) if (folder / "tools/course.py").exists()), here
+    )
+
+
 @contextlib.contextmanager
 def stderr_to(file: IO) -> Iterator[None]:
     """What libraries in C say on stderr of the machine goes to an open file meanwhile."""

@@ -4,12 +4,13 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
+from types import ModuleType
 from urllib.parse import unquote
 
-import nbformat
 import pytest
 from conftest import ROOT
-from course.running import NOTEBOOKS
+from course.running import NOTEBOOKS, copy_course
 
 from tools import badges
 
@@ -68,24 +69,88 @@ def test_links_and_pictures_are_there(pages):
                 assert (page.parent / unquote(link)).exists(), f"{page.name}: {link}"
 
 
+URLS = '\n[project.urls]\nRepository = "https://github.com/{}"\n'
+
+
+def with_address(address, folder):
+    """Write the course's pyproject.toml with this address into a folder, which is returned."""
+    text = (ROOT / "pyproject.toml").read_text() + URLS.format(address)
+    (folder / "pyproject.toml").write_text(text)
+    return folder
+
+
+@pytest.mark.skipif(badges.repository(), reason="the address of the course is set")
 def test_badges(tmp_path):
-    for name in ("README.md", *(path.name for path in NOTEBOOKS)):
-        shutil.copy(ROOT / name, tmp_path)
-    badges.main("someone/course", tmp_path)
-    once = {path: path.read_text() for path in tmp_path.iterdir()}
+    copy_course(tmp_path)
+    shutil.copy(ROOT / "README.md", tmp_path)
+    with pytest.raises(SystemExit, match="OWNER/NAME"):
+        badges.main(tmp_path)
+
+    def written(address):
+        badges.main(with_address(address, tmp_path))
+        return {path: path.read_text() for path in (tmp_path / "README.md", *tmp_path.rglob("*.ipynb"))}
+
+    once = written("someone/course")
     readme = once[tmp_path / "README.md"]
     assert readme.count("colab.research.google.com/github/someone/course/blob/main/") == 7
-    assert "mybinder.org/v2/gh/someone/course" in readme and readme.startswith("# ")
-    badges.main("another/course", tmp_path)
-    assert "someone/" not in "".join(path.read_text() for path in tmp_path.iterdir())
-    badges.main("someone/course", tmp_path)
-    assert once == {path: path.read_text() for path in tmp_path.iterdir()}
-    first, second, *_ = nbformat.read(tmp_path / "0_split.ipynb", 4).cells
-    assert (
-        first.source.startswith("# 0") and "google.colab" in second.source and "colab" in second.metadata.tags
-    )
-    with pytest.raises(SystemExit, match="OWNER/NAME"):
-        badges.main("https://github.com/someone/course; rm", tmp_path)
+    assert "mybinder.org/v2/gh/someone/course/main" in readme and readme.startswith("# ")
+    texts = "".join(written("another/course.git").values())
+    assert "someone/" not in texts and "course.git" not in texts
+    assert once == written("someone/course")
+
+
+@pytest.mark.skipif(not badges.repository(), reason="the course has no address yet")
+def test_badges_are_of_the_address(tmp_path):
+    for path in [*ROOT.glob("README.md"), *ROOT.glob("pyproject.toml"), *NOTEBOOKS]:
+        shutil.copy(path, tmp_path)
+    badges.main(tmp_path)
+    for path in tmp_path.iterdir():
+        assert path.read_text() == (ROOT / path.name).read_text(), f"run python tools/badges.py: {path.name}"
+
+
+def test_set_up_cell_works_in_colab_only(tmp_path, monkeypatch):
+    source = badges.SET_UP + badges.CHECKPOINT
+    source = source.replace("/content", tmp_path.as_posix()).format(repository="someone/course", number=3)
+    done = []
+
+    def run(program, check):
+        done.append(program[1:3])
+        (tmp_path / "course").mkdir(exist_ok=True)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    monkeypatch.chdir(tmp_path)
+    exec(source, {})
+    assert not done and Path.cwd() == tmp_path
+    monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
+    first = [["clone", "-q"], ["-m", "pip"], ["tools/checkpoint.py", "3"]]
+    for expected in (first, first[1:]):  # the second time after a restart
+        monkeypatch.chdir(tmp_path)
+        exec(source, {})
+        assert done == expected and Path.cwd() == tmp_path / "course"
+        done.clear()
+
+
+@full
+@pytest.mark.parametrize("address", [None, "someone/course"])
+def test_launch_buttons(address, tmp_path):
+    """A site of two pages: buttons where the course has an address, and none where it has not."""
+    course = tmp_path / "course"
+    for name in ("docs", "imgs", "tools"):
+        shutil.copytree(ROOT / name, course / name)
+    (course / "extras").mkdir()
+    shutil.copy(ROOT / "solutions/0_split.ipynb", course / "extras/page.ipynb")
+    (course / "README.md").write_text("# Course\n")
+    (course / "pyproject.toml").write_text(URLS.format(address) if address else "")
+    program = [sys.executable, "-m", "sphinx", "-q", "-c", "docs", ".", tmp_path / "html"]
+    subprocess.run(program, cwd=course, check=True)
+    found = [
+        f"https://{link}" in (tmp_path / "html/extras/page.html").read_text()
+        for link in (
+            "colab.research.google.com/github/someone/course/blob/main/extras/page.ipynb",
+            "mybinder.org/v2/gh/someone/course/main?urlpath=lab/tree/extras/page.ipynb",
+        )
+    ]
+    assert found == [bool(address)] * 2
 
 
 def links_of(folder):

@@ -15,6 +15,7 @@ from conftest import ROOT
 from kws.infra import files
 from kws.infra.files import (
     CourseError,
+    course_folder,
     csv_rows,
     describe_differences,
     exclusive_write,
@@ -272,3 +273,20 @@ def test_links_and_figures(tmp_path, monkeypatch):
         save_figure(Figure(), "x", nothing)
     save_figure(Figure(), "x", tmp_path / "new/imgs")
     assert (tmp_path / "new/imgs/x.png").exists() and not (tmp_path / "x.png").exists()
+
+
+def test_folder_of_the_course(tmp_path, monkeypatch):
+    """From inside it and from above it, also where it is called kws; elsewhere nothing is changed."""
+    course, elsewhere = tmp_path / "home/kws", tmp_path / "elsewhere"
+    for folder in (course / "extras", course / "kws/infra", course / "tools", elsewhere):
+        folder.mkdir(parents=True)
+    (course / "tools/course.py").touch()
+    monkeypatch.setattr(files, "__file__", str(course / "kws/infra/files.py"))
+    for here in (course, course / "extras", course.parent, tmp_path):
+        monkeypatch.chdir(here)
+        assert course_folder() == course
+    monkeypatch.chdir(elsewhere)
+    assert course_folder() == elsewhere
+    monkeypatch.setattr(files, "__file__", str(course / ".venv/site-packages/kws/infra/files.py"))
+    monkeypatch.chdir(course / "extras")
+    assert course_folder() == course
