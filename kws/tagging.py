@@ -488,7 +488,7 @@ def score_clips(checkpoint: str | Path, clips: pd.DataFrame, batch_size: int = 1
     """Scores of a checkpoint for clips of `read_tags`: float32 [n, classes]. The bar shows Lwlrap so far."""
     settings, predict, scores = read_settings(checkpoint), load_tagger(checkpoint), []
     truth = targets_of(clips, settings["classes"])
-    with tqdm(total=len(clips), desc=Path(checkpoint).stem, unit="clip", mininterval=1) as bar:
+    with tqdm(total=len(clips), desc=Path(checkpoint).stem, unit="clip", mininterval=1, leave=False) as bar:
         for windows, readable in clip_batches(clips.path, batch_size, settings["windows"]):
             if not readable.numpy().all():
                 raise CourseError(

@@ -391,34 +391,41 @@ SOUNDS = {  # functions (times [n] in seconds, numpy generator) -> sound [n]
 TAG_SIZES = {"train_curated": 80, "train_noisy": 600, "validation": 60, "test": 240}
 
 
-def mixture(sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 44_100) -> np.ndarray:
-    """A clip of 0.6 to 3 s with some of SOUNDS at random places and levels, over noise: float [n] in [-1, 1]."""
-    clip = np.zeros(int(rng.uniform(0.6, 3) * sample_rate))
+Spans = list[tuple[float, float]]  # when each sound begins and ends in a clip, in seconds
+
+
+def mixture(
+    sounds: Sequence[str], rng: np.random.Generator, sample_rate: int = 44_100
+) -> tuple[np.ndarray, Spans]:
+    """A clip of 0.6 to 3 s with some of SOUNDS at random places and levels, over noise: float [n] in [-1, 1]; their times."""
+    clip, spans = np.zeros(int(rng.uniform(0.6, 3) * sample_rate)), []
     for sound in sounds:
         t = np.arange(int(rng.uniform(0.5, 1) * len(clip))) / sample_rate
         wave, at = SOUNDS[sound](t, rng), rng.integers(0, len(clip) - len(t) + 1)
         level = 10 ** (-rng.uniform(0, 15) / 20) / np.sqrt(np.mean(wave**2))
         clip[at : at + len(t)] += level * wave
+        spans.append((at / sample_rate, (at + len(t)) / sample_rate))
     clip += 10 ** (-rng.uniform(5, 25) / 20) * coloured_noise(len(clip), rng.uniform(0, 2), rng)
-    return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max()
+    return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max(), spans
 
 
 def mix_recordings(
     sounds: Sequence[np.ndarray], rng: np.random.Generator, sample_rate: int = 44_100
-) -> np.ndarray:
-    """A clip of up to 4 s with 1.5 to 3 s of each sound [at least 3 s], somewhere in it: float [n] in [-1, 1].
+) -> tuple[np.ndarray, Spans]:
+    """A clip of up to 4 s with 1.5 to 3 s of each sound [at least 3 s], somewhere in it: float [n] in [-1, 1]; their times.
 
     The loudest moment of a sound is in its part, since many recordings are silent for most of the time. Each part gets the same
     mean power, then a gain of -9 to 0 dB; nothing is added.
     """
     lengths = [round(rng.uniform(1.5, 3) * sample_rate) for _ in sounds]
-    clip = np.zeros(round(rng.uniform(max(lengths), 4 * sample_rate)))
+    clip, spans = np.zeros(round(rng.uniform(max(lengths), 4 * sample_rate))), []
     for sound, length in zip(sounds, lengths):
         first = int(np.abs(sound).argmax() - rng.uniform(0.1, 0.6) * length)
         first = np.clip(first, 0, len(sound) - length)
         part, at = sound[first : first + length], rng.integers(0, len(clip) - length + 1)
         clip[at : at + length] += 10 ** (-rng.uniform(0, 9) / 20) * part / np.sqrt(np.mean(part**2))
-    return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max()
+        spans.append((at / sample_rate, (at + length) / sample_rate))
+    return clip * rng.uniform(0.3, 0.9) / np.abs(clip).max(), spans
 
 
 def corrupt_labels(
@@ -438,18 +445,18 @@ FOLDS = {"train_curated": (1,), "train_noisy": (1, 2, 3), "validation": (4,), "t
 
 
 def _made_clips(names: Sequence[str], part: str) -> Callable:
-    """Function (number, generator) -> a clip of one to three SOUNDS, their names, no recordings."""
+    """Function (number, generator) -> a clip of one to three SOUNDS, their times, their names, no recordings."""
 
     def make(i, rng):
         others = rng.choice(np.delete(names, i % len(names)), rng.choice(3, p=[0.4, 0.35, 0.25]), False)
         labels = [names[i % len(names)], *others.tolist()]
-        return mixture(labels, rng), labels, []
+        return *mixture(labels, rng), labels, []
 
     return make
 
 
 def _recorded_clips(folder: Path, table: pd.DataFrame, part: str) -> Callable:
-    """Function (number, generator) -> a mixture of two or three recordings of a part's FOLDS, their labels, their names."""
+    """Function (number, generator) -> a mixture of two or three recordings of a part's FOLDS, their times, labels, names."""
     own = table[table.fold.isin(FOLDS[part])].groupby("label").fname.apply(list)
 
     def make(i, rng):
@@ -457,7 +464,7 @@ def _recorded_clips(folder: Path, table: pd.DataFrame, part: str) -> Callable:
         labels = [first, *rng.choice(own.index.drop(first), rng.integers(1, 3), False)]
         files = [str(rng.choice(own[label])) for label in labels]
         sounds = [soundfile.read(folder / "audio" / name, dtype="float32")[0] for name in files]
-        return mix_recordings(sounds, rng), labels, files
+        return *mix_recordings(sounds, rng), labels, files
 
     return make
 
@@ -471,13 +478,13 @@ def make_tags(
     """A corpus in the layout of DCASE 2019 task 2, with a solution.csv; `sizes` are the clips of each part (keys of FOLDS).
 
     The clips are made sounds, or mixtures of `recordings` (the folder of `kws.infra.corpora.fetch_esc10`), each part of its
-    FOLDS; only those of training share one. Besides fname and labels, the tables have the recordings that are in a clip, and
-    that of the noisy part the labels before they were spoiled (truth). What is there for the same arguments is kept; anything
-    else in the folder is deleted.
+    FOLDS; only those of training share one. Besides fname and labels, the tables have the recordings that are in a clip, the
+    seconds from when to when each is heard (0.52-2.31), and that of the noisy part the labels before they were spoiled (truth).
+    What is there for the same arguments is kept; anything else in the folder is deleted.
     """
     folder = Path(folder)
     note, settings = folder / "made.json", {"sizes": sizes, "seed": seed}
-    settings |= {"recordings": recordings and Path(recordings).name, "folds": FOLDS}
+    settings |= {"recordings": recordings and Path(recordings).name, "folds": FOLDS, "format": 2}
     if is_made(note, settings):
         return folder
     remove(folder)
@@ -490,13 +497,15 @@ def make_tags(
         rows, make = [], maker(part)
         for i in tqdm(range(count), desc=part, unit="clip", mininterval=1):
             rng = np.random.default_rng([seed, number, i])
-            clip, labels, files = make(i, rng)
+            clip, spans, labels, files = make(i, rng)
             fname = f"{part.removeprefix('train_')}{i:04}.wav"
             write_wav(folder / part / fname, clip, 44_100)
             written = corrupt_labels(labels, rng, names=names) if part == "train_noisy" else sorted(labels)
-            files = [file for _, file in sorted(zip(labels, files))]  # in the order of the right labels
-            rows.append((fname, *map(",".join, (written, sorted(labels), files))))
-        table = pd.DataFrame(rows, columns=["fname", "labels", "truth", "recordings"])
+            order = np.argsort(labels)  # recordings and times stand in the order of the right labels
+            files = [files[k] for k in order] if files else []
+            times = [f"{spans[k][0]:.2f}-{spans[k][1]:.2f}" for k in order]
+            rows.append((fname, *map(",".join, (written, sorted(labels), files, times))))
+        table = pd.DataFrame(rows, columns=["fname", "labels", "truth", "recordings", "times"])
         if part != "train_noisy":
             del table["truth"]
         write_csv(folder / ("solution.csv" if part == "test" else f"{part}.csv"), table)

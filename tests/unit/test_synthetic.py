@@ -161,6 +161,11 @@ def test_mixtures_of_recordings_keep_the_folds_apart(tmp_path):
             at = {name: round(tone * len(clip) / rate) for name, tone in tones.items()}
             found = {name: power[i - 8 : i + 9].sum() / power.sum() for name, i in at.items()}
             assert {name for name, share in found.items() if share > 0.01} == set(names)
+            times = np.array([time.split("-") for time in row.times.split(",")], float)
+            assert len(times) == len(labels) and times.min() >= 0 and times.max() <= len(clip) / rate + 0.01
+            heard = np.flatnonzero(np.abs(clip) > 1e-4) / rate
+            inside = [(heard >= first - 0.01) & (heard <= last + 0.01) for first, last in times]
+            assert np.any(inside, axis=0).all(), "heard outside of its times"
         if part == "train_noisy":
             assert (table.labels != table.truth).mean() > 0.5
     assert list(pd.read_csv(tags / "sample_submission.csv")) == ["fname", "bark", "rain", "wind"]
