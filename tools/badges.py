@@ -23,14 +23,20 @@ import os
 import subprocess
 import sys
 
-if "google.colab" in sys.modules:
+if "google.colab" in sys.modules and not os.path.exists("tools/course.py"):
     if not os.path.exists("/content/course"):
         address = "https://github.com/{repository}"
         subprocess.run(["git", "clone", "-q", "--depth", "1", address, "/content/course"], check=True)
-    os.chdir("/content/course")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--editable", "."], check=True)"""
-CHECKPOINT = """
-    subprocess.run([sys.executable, "tools/checkpoint.py", "{number}"], check=True)  # what this notebook reads"""
+    programs = [["-m", "pip", "install", "-q", "--editable", "."]{checkpoint}]
+    for program in programs:
+        subprocess.run([sys.executable, *program], cwd="/content/course", check=True)
+    os.chdir("/content/course")"""
+CHECKPOINT = ', ["tools/checkpoint.py", "{number}"]'  # what a lesson reads of the ones before it
+
+
+def set_up(name, number=0):
+    """Source of the cell that Colab needs, for the repository OWNER/NAME; with a number, what this lesson reads is made."""
+    return SET_UP.format(repository=name, checkpoint=CHECKPOINT.format(number=number) if number else "")
 
 
 def repository(folder=ROOT):
@@ -57,10 +63,8 @@ def main(folder=ROOT):
     for path in [*lessons, *folder.glob("extras/*.ipynb"), *folder.glob("solutions/*.ipynb")]:
         notebook = nbformat.read(path, 4)
         cells = [cell for cell in notebook.cells if "colab" not in cell.metadata.get("tags", [])]
-        source = SET_UP.format(repository=name)
-        if path in lessons[1:]:
-            source += CHECKPOINT.format(number=path.name[0])
-        cell = nbformat.v4.new_code_cell(source, id="colab")
+        number = int(path.name[0]) if path in lessons else 0
+        cell = nbformat.v4.new_code_cell(set_up(name, number), id="colab")
         cell.metadata["tags"] = ["colab", "hide-input"]
         notebook.cells = [cells[0], cell, *cells[1:]]
         nbformat.write(notebook, path)

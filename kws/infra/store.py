@@ -77,6 +77,11 @@ def append_rows(array: Any, rows: np.ndarray) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
 
 
+def _notes(array: Any) -> Any:
+    """What is kept with an array on disk, as a mapping: `attrs`, which blosc2 before 4.13 knows as `vlmeta` only."""
+    return array.attrs if hasattr(array, "attrs") else array.vlmeta
+
+
 class Shards:
     """A folder of arrays on disk that follow each other, as one: shape, dtype, attrs, rows by slice or by number.
 
@@ -230,7 +235,7 @@ def _write_shard(folder: Path, compute: Callable, library: str | None, part: tup
     values = compute(rows)
     array = create_array(unfinished, values.shape[1:], values.dtype, len(rows), library)
     append_rows(array, values)
-    array.attrs["sums"] = partial_sums(values, (rows.split == "train").to_numpy())
+    _notes(array)["sums"] = partial_sums(values, (rows.split == "train").to_numpy())
     del array
     (unfinished / "crc32").write_text(_checksum(unfinished), encoding="ascii")
     try:
@@ -281,7 +286,7 @@ def _clear_unfinished(folder: Path) -> None:
 def _complete(folder: Path, rows: int, attributes: dict, shard: int) -> None:
     """Make a folder with all its shards a store: write store.json, with the statistics of the training rows."""
     arrays = [open_array(shard_path(folder, at)) for at in range(0, rows, shard)]
-    attributes = attributes | {"statistics": statistics_of(array.attrs["sums"] for array in arrays)}
+    attributes = attributes | {"statistics": statistics_of(_notes(array)["sums"] for array in arrays)}
     shape, dtype = (rows, *arrays[0].shape[1:]), str(arrays[0].dtype)
     write_json(folder / "store.json", {"shape": shape, "dtype": dtype, "shard": shard, "attrs": attributes})
 

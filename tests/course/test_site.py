@@ -109,25 +109,27 @@ def test_badges_are_of_the_address(tmp_path):
 
 
 def test_set_up_cell_works_in_colab_only(tmp_path, monkeypatch):
-    source = badges.SET_UP + badges.CHECKPOINT
-    source = source.replace("/content", tmp_path.as_posix()).format(repository="someone/course", number=3)
-    done = []
+    source = badges.set_up("someone/course", 3).replace("/content", tmp_path.as_posix())
+    course, done = tmp_path / "course", []
 
-    def run(program, check):
+    def run(program, check, cwd=None):
         done.append(program[1:3])
-        (tmp_path / "course").mkdir(exist_ok=True)
+        (course / "tools").mkdir(parents=True, exist_ok=True)
+        (course / "tools/course.py").touch()
+
+    def started_in(folder):
+        done.clear()
+        monkeypatch.chdir(folder)
+        exec(source, {})
+        return done
 
     monkeypatch.setattr(subprocess, "run", run)
-    monkeypatch.chdir(tmp_path)
-    exec(source, {})
-    assert not done and Path.cwd() == tmp_path
+    assert started_in(tmp_path) == []
     monkeypatch.setitem(sys.modules, "google.colab", ModuleType("google.colab"))
     first = [["clone", "-q"], ["-m", "pip"], ["tools/checkpoint.py", "3"]]
-    for expected in (first, first[1:]):  # the second time after a restart
-        monkeypatch.chdir(tmp_path)
-        exec(source, {})
-        assert done == expected and Path.cwd() == tmp_path / "course"
-        done.clear()
+    assert started_in(tmp_path) == first and Path.cwd() == course
+    assert started_in(tmp_path) == first[1:], "after a restart"
+    assert started_in(course) == [], "run by tools/course.py"
 
 
 @full
