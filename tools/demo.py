@@ -98,10 +98,10 @@ def models_of(work):
         for name in ("model_int8.tflite", "model.tflite")
         if (work / name).exists()
     ]
-    shipped = [
-        (f"{name.replace('tc_resnet', 'TC-ResNet')} (comes with the course)", load_pretrained(name).path)
-        for name in shipped_models()
-    ]
+    shipped = []
+    for name in shipped_models():
+        published = name.replace("tc_resnet", "TC-ResNet").replace("matchboxnet", "MatchboxNet")
+        shipped.append((f"{published} (comes with the course)", load_pretrained(name).path))
     return shipped + own if work.name.startswith("synthetic") else own + shipped
 
 
