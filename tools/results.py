@@ -276,7 +276,7 @@ def front_text(folder):
     return (
         f"The model behind these pages, {int8['bytes'] / 1e3:,.0f} kB in eight bits, labels "
         f"**{100 * int8['accuracy']:.1f} %** of {test['n']:.0f} clips of people it has never heard "
-        f"(chance {100 * test['chance']:.1f} %), in {int8['ms']:.1f} ms on one core. "
+        f"(always the most frequent label: {100 * test['chance']:.1f} %), in {int8['ms']:.1f} ms on one core. "
         f"The first run takes {sum(seconds.values()) / 60:.0f} minutes on two cores."
     )
 
@@ -293,8 +293,8 @@ def board_text(folder):
     rows.append([f"[{prize.what}]({prize.source})", prize.clips, f"{prize.accuracy:.1f}", "–", "–"])
     header = ["model", "clips", "accuracy in % (95 % interval)", "bytes", "ms per clip"]
     text = (
-        "Arm's graphs learned from the whole of Speech Commands v0.01, ours from a fraction of it; all of them labelled the same "
-        f"clips in the same run ({peers.hardware[0]}, {peers.date[0]})."
+        "Arm's graphs learned from the whole of Speech Commands v0.01, ours from a fraction of it. These four labelled the same "
+        f"clips in the same run ({peers.hardware[0]}, {peers.date[0]}); the last row is of other clips."
     )
     return f"{table(header, rows)}\n\n{text}"
 
