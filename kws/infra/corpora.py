@@ -392,7 +392,9 @@ def _write_lists(folder: Path, names: list[str]) -> None:
     """Turn the tables of the Arabic Speech Commands' split into the contest's lists, where they lie."""
     for path in (folder / _place_in_contest(name) for name in ("val.csv", "test.csv")):
         places = read_csv(path, ("file",)).file.map(_place_in_contest)
-        path.write_text("".join(place.removeprefix("train/audio/") + "\n" for place in places))
+        write_atomically(
+            path, "".join(place.removeprefix("train/audio/") + "\n" for place in places).encode()
+        )
 
 
 def fetch_arabic(raw: str | Path = "data/raw", archive: Archive = ARABIC) -> Path:
