@@ -17,6 +17,7 @@ const models = []; // in the order of the selector: {name, labels, file or bytes
 let model; // the one that listens: {labels, predict, close, entry}, where `entry` is one of `models`
 let current = null; // what is heard: {title, close, second, detector, …}; what comes late of an older one is left out
 let opening = false; // the microphone is being opened; the browser may be asking the reader
+let wanted; // the file that was chosen last
 
 /** Show a problem, or none. */
 function complain(text = "") {
@@ -187,9 +188,12 @@ async function sayOneWord() {
   await answer(own, Float32Array.from(own.chunks.flatMap((chunk) => [...chunk])));
 }
 
+/** Hear a file; `bytes` is a promise. Of two that were chosen one after the other, the last counts, however long they take to read. */
 async function hearFile(title, bytes) {
   if (!model) throw new Error("there is no model yet that could hear it. Wait a moment, or choose one");
-  const sound = await readFile(bytes), own = begin(title);
+  const mine = (wanted = bytes), sound = await readFile(await bytes);
+  if (mine !== wanted) return;
+  const own = begin(title);
   for (let at = 0; own === current && at + CHUNK <= sound.length; at += CHUNK) {
     await hear(own, sound.slice(at, at + CHUNK));
     await pause(0); // the page moves, and Stop can be pressed
@@ -205,7 +209,7 @@ async function takeFiles(files) {
   const own = ending(".tflite"), names = ending(".txt"), file = own ?? names ?? files[0];
   if (!file) return; // text was dropped
   await attempt(async () => {
-    if (!own && !names) return hearFile(file.name, await file.arrayBuffer());
+    if (!own && !names) return hearFile(file.name, file.arrayBuffer());
     if (!names) throw new Error("drop labels.txt together with it: one label a line, as kws freeze writes it");
     if (!own) throw new Error("drop the .tflite file that it belongs to together with it");
     const labels = (await names.text()).split("\n").map((line) => line.trim()).filter(Boolean);
@@ -217,7 +221,7 @@ function addExample({ file, word }) {
   const figure = copyOf("example", word), button = figure.querySelector("button");
   figure.querySelector("audio").src = file;
   button.setAttribute("aria-label", `What does the model hear in “${word}”?`);
-  button.onclick = () => attempt(async () => hearFile(`Spoken “${word}”`, (await fetchBytes(file)).buffer));
+  button.onclick = () => attempt(async () => hearFile(`Spoken “${word}”`, fetchBytes(file).then((bytes) => bytes.buffer)));
   $("examples").append(figure);
 }
 
