@@ -3,6 +3,7 @@
 Sphinx reads the committed notebooks and texts where they are; nothing is executed, and no page asks another host for anything.
 """
 
+import importlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from plotly.offline import get_plotlyjs
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from kws.cli import app as commands  # noqa: E402
 from tools.badges import BRANCH, repository  # noqa: E402
 
 project, author, copyright = (
@@ -97,10 +99,25 @@ def contents():
     return text
 
 
+def api(text):
+    """docs/api.md with the docstrings for each line `- @module`, the names for {module.TABLE}, and the help of `kws`."""
+
+    def names(match):
+        module, _, table = match[1].rpartition(".")
+        return ", ".join(f"`{name}`" for name in getattr(importlib.import_module(module), table))
+
+    text = re.sub(r"\{(kws[\w.]+)\}", names, text)
+    module = r"### \1\n\n```{eval-rst}\n.. automodule:: \1\n   :members:\n   :exclude-members: voice_detector\n```\n"
+    text = re.sub(r"^- @(kws\S+)$", module, text, flags=re.MULTILINE)
+    return text.replace("@commands", commands.generate_docs(output_format="markdown", heading_level=3))
+
+
 def adapt(app, name, source):
     """The text of a page as Sphinx reads it: a sidebar, plotly from this site, answers behind a click."""
     if name == root_doc:
         source[0] += contents()
+    if name == "docs/api":
+        source[0] = api(source[0])
     if name == "demo/README":
         source[0] += '\n\n<p><a href="index.html"><strong>Open the page that listens</strong></a></p>\n'
     if not (app.srcdir / f"{name}.ipynb").exists():
@@ -110,7 +127,7 @@ def adapt(app, name, source):
         if cell["cell_type"] == "markdown":  # browsers draw MathML by themselves
             cell["source"] = re.sub(r"\$([^$`\n]+)\$", lambda math: mathml(math[1]), "".join(cell["source"]))
         if name.startswith("solutions/") and cell["cell_type"] == "code":
-            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-cell"]
+            cell["metadata"]["tags"] = [*cell["metadata"].get("tags", []), "hide-input"]
         for output in cell.get("outputs", []):
             if "text/html" in output.get("data", {}):
                 html = "".join(output["data"]["text/html"])
