@@ -8,6 +8,7 @@ Run again, a training that was stopped resumes, and one that is there is only sc
 
 --voices N   also trains on the words as N voices of espeak-ng say them (models in data/arabic/voices<N>)
 --teachers   tags of models trained with the same --voices, whose mean prediction becomes part of the targets
+--start      a .keras file of the same network, trained on other words, to begin with (all layers but the last)
 """
 
 import argparse
@@ -80,6 +81,7 @@ def main():
     parser.add_argument("--augmentations", default="standard", choices=AUGMENTATIONS)
     parser.add_argument("--voices", type=int, default=0)
     parser.add_argument("--teachers", nargs="*", default=[])
+    parser.add_argument("--start", type=Path)
     parser.add_argument("--corpus", default="arabic")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/arabic/results.csv"))
     args = parser.parse_args()
@@ -98,6 +100,7 @@ def main():
 
     settings = f"{args.model}-{args.epochs}-seed{args.seed}-{args.rate:g}"
     settings += "-strong" if args.augmentations == "strong" else ""
+    settings += f"-from-{args.start.stem}" if args.start else ""
     tag = settings + f"-taught{len(args.teachers)}" if args.teachers else settings
     teachers = tuple(place.work / f"{name}.keras" for name in args.teachers)
     if teachers:
@@ -108,6 +111,8 @@ def main():
         args.epochs,
         args.seed,
         teachers=teachers,
+        start=args.start,
+        exclude=("dense",) if args.start else (),
         learning_rate=args.rate,
         augmentations=args.augmentations,
     )
@@ -127,7 +132,7 @@ def main():
     key = {
         name: getattr(args, name) for name in ("model", "epochs", "seed", "rate", "augmentations", "voices")
     }
-    key["teachers"] = " ".join(args.teachers) or "-"
+    key |= {"teachers": " ".join(args.teachers) or "-", "start": args.start.name if args.start else "-"}
     print(pd.Series(cached_row(args.results, key, lambda: row)).to_string())
 
 
