@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.transforms import Bbox
 
 KINDS = {  # words in the name of a layer, and the colour of its box: a number of the palette
     ("conv", "dense", "gru", "depthwise", "attention", "token"): 0,  # has weights
@@ -90,16 +91,50 @@ def draw_reach(reach: Mapping[str, np.ndarray], across: str, down: str, title: s
     return fig
 
 
-def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None:
+def _find_room(
+    size: np.ndarray,
+    point: np.ndarray,
+    places: Sequence[tuple[float, float, float]],
+    edges: Bbox,
+    dots: Sequence[Bbox],
+    names: Sequence[Bbox],
+    lines: Sequence[Any],
+) -> tuple[tuple[float, float, float], Bbox, Any]:
+    """The place of a name of this size beside a point that covers the fewest dots and names and crosses the fewest lines.
+
+    Places are (right, up, share of the name that is left of it); everything is in pixels. The place, its box, the line to it.
+    """
+    from matplotlib.path import Path
+    from matplotlib.transforms import Bbox
+
+    trials = []
+    for x, y, share in places:
+        box = Bbox.from_bounds(point[0] + x - share * size[0], point[1] + y, *size)
+        line = Path([(point[0] + x, box.y1 if y < 0 else box.y0), point])
+        covered = [*map(box.overlaps, names), not (edges.contains(*box.min) and edges.contains(*box.max))]
+        crossed = [line.intersects_bbox(name, False) for name in names]
+        crossed += [line.intersects_bbox(dot, False) for dot in dots if not dot.contains(*point)]
+        crossed += [line.intersects_path(other) or other.intersects_bbox(box, False) for other in lines]
+        trials.append((4 * sum(covered) + 2 * sum(map(box.overlaps, dots)) + sum(crossed), box, line))
+    best = min(range(len(trials)), key=lambda number: trials[number][0])
+    return places[best], *trials[best][1:]
+
+
+def draw_field(
+    ax: Axes,
+    table: pd.DataFrame,
+    family: Mapping[str, str],
+    names: Sequence[str] | None = None,
+    chosen: str | None = None,
+) -> None:
     """Accuracy against multiplications (columns accuracy, MACs; the index names the models), a colour for each family.
 
     Where there are columns low and high, bars join them. The front of those that none beats at the same cost is joined and in
-    bold. Rows whose `run` is not *here* are hollow. A name that finds no room beside its dot is joined to it by a thin line;
-    that of a hollow dot is left out where there is none at all.
+    bold. Rows whose `run` is not *here* are hollow. With `names` only these, the front and `chosen` are named; an arrow points
+    at the latter. A name that finds no room beside its dot is joined to it by a thin line.
     """
     import matplotlib.pyplot as plt
     import seaborn as sns
-    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     palette = sns.color_palette("colorblind")
@@ -113,43 +148,37 @@ def draw_field(ax: Axes, table: pd.DataFrame, family: Mapping[str, str]) -> None
             ax.plot([row.MACs] * 2, [100 * row.low, 100 * row.high], color=colour, alpha=0.35, zorder=1)
         ax.plot(row.MACs, 100 * row.accuracy, "o", color=colour, mfc=colour if row.run == "here" else "white")
     ax.step(front.MACs, 100 * front.accuracy, where="post", color="0.6", zorder=0)
-    dots = [plt.Line2D([], [], marker="o", ls="", color=colour) for colour in colours.values()]
-    legend = ax.legend(dots, colours, loc="lower right", fontsize=8)
+    marks = [plt.Line2D([], [], marker="o", ls="", color=colour) for colour in colours.values()]
+    legend = ax.legend(marks, colours, loc="lower right", fontsize=8)
     ax.set(xscale="log", xlabel="multiplications per clip", ylabel="validation accuracy in %")
     ax.margins(x=0.12, y=0.12)
     ax.figure.canvas.draw()  # from here on it is known where things are, and a name can look for room
-    points = ax.transData.transform(np.column_stack([table.MACs, 100 * table.accuracy]))
-    taken = [Bbox.from_extents(*(point - 7), *(point + 7)) for point in points] + [legend.get_window_extent()]
-    sides = ((6, "left"), (-6, "right"))
-    beside = [(x, y, align) for y in (-3, 5, -11) for x, align in sides]
-    away = [(2 * x, y, align) for y in (16, -22, 28, -34, 40) for x, align in sides]
-    line = {"arrowstyle": "-", "color": "0.4", "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
-    for name, row in sorted(
-        table.iterrows(), key=lambda item: (item[0] not in front.index, item[1].run != "here")
-    ):
-        ahead, at = name in front.index, (row.MACs, 100 * row.accuracy)
-        style = {"fontsize": 8, "weight": "bold"} if ahead else {"fontsize": 6.5}
-        places = (
-            beside[2:] if ahead else [*beside, *away]
-        )  # the front's line would cross a name at its height
-        for x, y, align in places:
-            arrow = None if ahead or y == -3 else line
-            label = ax.annotate(
-                name, at, (x, y), textcoords="offset points", ha=align, arrowprops=arrow, **style
-            )
-            label.get_window_extent()  # puts the text where it will be; the line does not count
-            box = Text.get_window_extent(label)
-            inside = (
-                ax.bbox.x0 < box.x0 and box.x1 < ax.bbox.x1 and ax.bbox.y0 < box.y0 and box.y1 < ax.bbox.y1
-            )
-            if inside and not any(box.overlaps(other) for other in taken):
-                break
-            label.remove()
-        else:
-            if row.run != "here":
-                continue
-            ax.annotate(name, at, places[0][:2], textcoords="offset points", ha=places[0][2], **style)
-        taken.append(box)
+    points = dict(zip(table.index, ax.transData.transform(table[["MACs", "accuracy"]] * (1, 100))))
+    dots = [Bbox.from_extents(*(point - 7), *(point + 7)) for point in points.values()]
+    boxes, lines, pixels = [legend.get_window_extent()], [], ax.figure.dpi / 72
+    beside = [(x, y, share) for y in (-5, 3, -13) for x, share in ((6, 0), (-6, 1))]
+    away = [
+        (x, y, share) for y in (12, -24, 22, -34, 32, -44, 42) for x, share in ((8, 0), (0, 0.5), (-8, 1))
+    ]
+    written = [name for name in table.index if names is None or name in {*names, *front.index, chosen}]
+    for name in sorted(written, key=lambda n: (n != chosen, n not in front.index, -table.MACs[n])):
+        # the front's line would cross a name at its height
+        places = away[::-1] if name == chosen else beside[2:] if name in front.index else beside[:2] + away
+        text, bold = f"chosen: {name}" if name == chosen else name, name == chosen or name in front.index
+        style = {"fontsize": 8, "weight": "bold" if bold else "normal", "va": "bottom"}
+        measured = ax.text(0, 0, text, **style)
+        size, at = measured.get_window_extent().size, (table.MACs[name], 100 * table.accuracy[name])
+        measured.remove()
+        places = [(pixels * x, pixels * y, share) for x, y, share in places]
+        (x, y, share), box, line = _find_room(size, points[name], places, ax.bbox, dots, boxes, lines)
+        arrow = {"arrowstyle": "-", "color": "0.4", "lw": 0.5, "shrinkA": 0, "shrinkB": 2}
+        arrow |= {"arrowstyle": "->", "color": "black", "lw": 1.5} if name == chosen else {}
+        style |= {"ha": ("left", "center", "right")[int(2 * share)], "textcoords": "offset points"}
+        if name == chosen or (name not in front.index and abs(y) > 6 * pixels):
+            style["arrowprops"] = arrow | {"relpos": (share, float(y < 0))}
+        ax.annotate(text, at, (x / pixels, y / pixels), **style)
+        boxes.append(box)
+        lines.append(line)
 
 
 def draw_pairs(table: pd.DataFrame, first: str, second: str, title: str = "") -> Figure:
