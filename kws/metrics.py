@@ -86,11 +86,14 @@ def bootstrap_difference(
 ) -> tuple[float, float]:
     """95 % interval of the difference of two accuracies on the same clips, first minus second, by a paired bootstrap.
 
-    Clips are drawn with replacement; with `speakers` [n], whole speakers are, since clips of one are not independent.
+    Clips are drawn with replacement; with `speakers` [n], whole speakers are, since clips of one are not independent. A clip
+    without a speaker, "", is drawn by itself.
     """
     labels, first, second = map(np.asarray, (labels, first, second))
     gains = (first == labels).astype(int) - (second == labels)
-    _, group = np.unique(np.arange(len(labels)) if speakers is None else speakers, return_inverse=True)
+    alone = np.arange(len(labels))
+    who = alone if speakers is None else [str(name) or f"clip {at}" for at, name in zip(alone, speakers)]
+    _, group = np.unique(who, return_inverse=True)
     gain, size = np.bincount(group, gains), np.bincount(group)
     drawn = np.random.default_rng(seed).integers(0, len(size), (times, len(size)))
     low, high = np.percentile(gain[drawn].sum(1) / size[drawn].sum(1), [2.5, 97.5])
@@ -110,13 +113,17 @@ def poisson_interval(count: int, hours: float = 1.0) -> tuple[float, float]:
 
 
 def mean_of_seeds(rows: pd.DataFrame, by: str | list[str]) -> pd.DataFrame:
-    """Mean accuracy of each group of rows, the 95 % interval (Wilson) of that mean on `n` clips, and the seeds' spread."""
+    """Mean accuracy of each group of rows, the 95 % interval (Wilson) of that mean on `n` clips, and the seeds' spread.
+
+    The spread of one seed is NaN.
+    """
     table = rows.groupby(by, sort=False).agg(
         accuracy=("accuracy", "mean"),
         n=("n", "first"),
         seeds=("seed", "nunique"),
         spread=("accuracy", np.ptp),
     )
+    table["spread"] = table.spread.where(table.seeds > 1)
     table["low"], table["high"] = zip(*(wilson(round(r.accuracy * r.n), r.n) for r in table.itertuples()))
     return table
 

@@ -69,7 +69,7 @@ def select_rows(path: str | Path, here: bool, **values: Any) -> pd.DataFrame:
         raise CourseError(f"{path}: no rows with {values} yet. EXPERIMENTS=more measures them")
     r = rows.iloc[-1]
     print(
-        f"measured {'here' if here else 'on real speech, in a longer run'}: {r.n} validation clips, chance {r.chance:.1%}, "
+        f"measured {'here' if here else 'on real speech, kept with the course'}: {r.n} validation clips, chance {r.chance:.1%}, "
         f"{r.epochs} epochs; {r.hardware}, {r.date}"
     )
     return rows
@@ -80,7 +80,6 @@ def compare_models(here: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     rows = pd.concat([here.assign(run="here"), kept[~kept.model.isin(here.model)].assign(run="kept")])
     table = mean_of_seeds(rows, "model").join(rows.groupby("model")[["parameters", "MACs"]].mean())
     table = table.join(rows.groupby("model")[["run", "feature"]].first())
-    table["spread"] = table.spread.where(table.seeds > 1)
     return table.sort_values("accuracy", ascending=False)
 
 
@@ -97,7 +96,6 @@ def compare_epochs(side: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     trials = pd.concat([rows.assign(variant="shift, noise"), side])
     trials = trials[trials.epochs.isin([15, 60])].drop_duplicates(["model", "variant", "epochs", "seed"])
     table = mean_of_seeds(trials, ["model", "variant", "epochs"])
-    table["spread"] = table.spread.where(table.seeds > 1)
     table = table[["accuracy", "low", "high", "spread"]].unstack().swaplevel(axis=1)
     table = table.rename(columns="{} epochs".format, level=0).dropna(
         subset=[("15 epochs", "accuracy"), ("60 epochs", "accuracy")]

@@ -43,7 +43,7 @@ def test_rows_of_an_experiment(tmp_path, capsys):
         cached_row(path, key, lambda accuracy=accuracy: {"accuracy": accuracy, "n": 100, "chance": 0.1})
     rows = select_rows(path, False, experiment="clips", epochs=3)
     assert rows.accuracy.tolist() == [0.5, 0.7]
-    said = "in a longer run: 100 validation clips, chance 10.0%, 3 epochs"
+    said = "kept with the course: 100 validation clips, chance 10.0%, 3 epochs"
     assert said in capsys.readouterr().out
     select_rows(path, True, experiment="clips")
     assert "measured here: 100" in capsys.readouterr().out

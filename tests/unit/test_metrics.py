@@ -69,6 +69,7 @@ def test_mean_of_seeds():
     assert list(table.index) == ["b", "a"], "in the order of the rows"
     mean = table.loc["b"]
     assert mean.accuracy == pytest.approx(0.6) and mean.seeds == 2 and mean.spread == pytest.approx(0.2)
+    assert np.isnan(table.spread["a"]), "one seed has no spread"
     assert (mean.low, mean.high) == tuple(scipy.stats.binomtest(60, 100).proportion_ci(method="wilson"))
 
 
@@ -147,6 +148,14 @@ def test_bootstrap_of_a_difference_is_wider_where_speakers_differ():
     clips = bootstrap_difference(labels, labels, by_speaker)
     people = bootstrap_difference(labels, labels, by_speaker, speakers)
     assert people[1] - people[0] > 4 * (clips[1] - clips[0])
+
+
+def test_clips_without_a_speaker_are_drawn_one_by_one():
+    rng = np.random.default_rng(0)
+    labels, worse = np.zeros(400, int), (rng.random(400) < 0.3).astype(int)
+    nobody = np.repeat(["", "anna", "ben"], [398, 1, 1])
+    low, high = bootstrap_difference(labels, labels, worse, nobody)
+    assert high - low == pytest.approx(4 * (0.3 * 0.7 / 400) ** 0.5, rel=0.1)
 
 
 def test_interval_of_a_rate():
