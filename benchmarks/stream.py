@@ -1,0 +1,145 @@
+"""A spotter for strangers: what a training for long recordings brings. python benchmarks/stream.py MODEL.keras [VARIANT ...]
+
+Goes on training a model of notebook 4 for a few epochs with augmentations for a stream (VARIANTS: words further from the middle,
+louder noise, other voices below, rooms), and asks each model, in eight bits, what notebook 5 asks: the commands found in
+recordings of validation and test speakers, in loud and in soft noise, at the threshold that finds most validation commands with
+at most ten false alarms per hour. Beside it: single clips, and an hour in which a machine reads out the course's texts without
+the commands. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by the rows of val.
+"""
+
+import argparse
+import functools
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import soxr
+
+import kws.infra.runs as runs
+from kws.audio import SAMPLE_RATE, to_float
+from kws.deploy import freeze, hear, to_litert, trade_off
+from kws.inference import load_model, split_recording
+from kws.infra.corpora import get_corpus, make_manifest, work_dir
+from kws.infra.experiments import circumstances
+from kws.infra.files import write_csv
+from kws.infra.synthetic import load_espeak, make_voices
+from kws.pi import KeywordDetector, load_litert
+from kws.preprocess import add_noise, gain, open_store, read_noise, shift, speed_perturb
+from kws.split import COMMANDS, labels_of
+from kws.stretch import overlap, reverberate
+from kws.training import evaluate
+
+LIMIT = 10  # false alarms per hour
+VOLUMES = 0.1, 0.02
+ALIKE = (
+    "know knows write rite goes offs two".split()
+)  # what sounds like a command is none of the machine's words either
+wide = functools.partial(shift, max_shift=4_000)
+voices = functools.partial(overlap, probability=0.3, max_volume=0.2)
+
+
+def loud(noise, volume=0.3):
+    return functools.partial(add_noise, noise=noise, max_volume=volume)
+
+
+VARIANTS = {
+    "noise": lambda noise: (speed_perturb, shift, gain, loud(noise)),
+    "noise, wide": lambda noise: (speed_perturb, wide, gain, loud(noise)),
+    "noise, wide, voices": lambda noise: (speed_perturb, wide, gain, voices, loud(noise)),
+    "noise, wide, rooms": lambda noise: (speed_perturb, wide, gain, reverberate, loud(noise)),
+}
+runs.AUGMENTATIONS |= VARIANTS
+
+
+def reading(seconds, seed=0):
+    """So many seconds of machines that read out the course's texts, without commands: PCM [n] at 16 kHz."""
+    text = " ".join(path.read_text("utf-8") for path in sorted(Path(".").glob("*.md")))
+    words = [word for word in re.findall(r"[A-Za-z]+", text) if word.lower() not in {*COMMANDS, *ALIKE}]
+    say, rng, parts, at = load_espeak(), np.random.default_rng(seed), [], 0
+    people = make_voices(40, seed)
+    while sum(map(len, parts)) < seconds * SAMPLE_RATE:
+        voice, at = people[rng.integers(len(people))], (at + 12) % (len(words) - 12)
+        spoken = say(" ".join(words[at : at + 12]), voice.name, voice.rate, voice.pitch, voice.pitch_range)
+        spoken = soxr.resample(spoken, 22_050 * voice.tract, SAMPLE_RATE)
+        parts += [voice.loudness * spoken / np.abs(spoken).max(), np.zeros(SAMPLE_RATE // 2)]
+    return np.concatenate(parts)[: seconds * SAMPLE_RATE].astype("float32")
+
+
+def judge(name, path, place, pcm):
+    """Rows about one model: streams of both splits in both noises, and an hour of reading, at thresholds chosen on validation."""
+    model, names = load_model(path), labels_of(place.manifest)
+    train = np.flatnonzero(place.manifest.split == "train")
+    some = np.sort(np.random.default_rng(0).choice(train, 200, replace=False))
+    file = path.with_name(f"{path.stem}-stream.tflite")
+    file.write_bytes(to_litert(freeze(model), to_float(pcm[some])))
+    int8, rows = load_litert(file), []
+    clips = {split: evaluate(model, place, split)[0].loc[f"{split}, spoken"] for split in ("val", "test")}
+    for volume in VOLUMES:
+        threshold = None
+        for split in ("val", "test", "read out"):
+            if split == "read out":
+                noise = read_noise(place.folder, "test")
+                sound, truth = reading(3_600), []
+                sound = np.clip(sound + volume * np.resize(noise, len(sound)), -1, 1).astype("float32")
+            else:
+                sound, truth, _ = split_recording(place, pcm, split, volume)
+            hours = len(sound) / SAMPLE_RATE / 3_600
+            curve = trade_off(truth, *hear(int8, sound), hours, functools.partial(KeywordDetector, names))
+            curve = curve.set_index("threshold")
+            if split == "val":
+                alarms = curve["false alarms per hour"]
+                threshold = curve[alarms <= max(LIMIT, alarms.min())]["correct share"][::-1].idxmax()
+            row = curve.loc[threshold]
+            rows.append({"model": name, "clips": split, "noise": volume, "threshold": threshold, "hours": hours,
+                         "commands": len(truth), "right": row.correct, "another": row.wrong,
+                         "alarms": row["false alarms"], "share": row["correct share"],
+                         "alarms per hour": row["false alarms per hour"], "low": row.low, "high": row.high}
+                        | ({"clips right": clips[split].accuracy, "n": clips[split].n} if truth else {}))  # fmt: skip
+    return rows
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("model", type=Path)
+    parser.add_argument("variants", nargs="*", default=[])
+    parser.add_argument("--epochs", type=int, default=15)
+    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--corpus", default="data/raw/speech_commands_16k")
+    args = parser.parse_args()
+    folder, work = get_corpus(args.corpus), work_dir(args.corpus, "full")
+    place = make_manifest(folder, work, "full")
+    pcm = open_store(place, "pcm")
+    results = Path("benchmarks/results") / work.name / "stream.csv"
+    for variant in args.variants or ["as it is"]:
+        path, name = args.model, f"{args.model.stem}, {variant}"
+        if args.variants:
+            options = runs.Options(
+                args.model.stem,
+                args.epochs,
+                args.seed,
+                splits=("train", "held"),
+                start=args.model,
+                learning_rate=args.rate,
+                augmentations=variant,
+            )
+            path = runs.train(
+                place, options, f"{args.model.stem}-{re.sub('[^a-z]+', '-', variant)}-{args.seed}"
+            )
+        kept = pd.read_csv(results) if results.exists() else pd.DataFrame()
+        trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed} if args.variants else {}
+        rows = pd.DataFrame([row | trained | circumstances() for row in judge(name, path, place, pcm)])
+        write_csv(results, pd.concat([kept, rows], ignore_index=True))
+        print(
+            rows[["model", "clips", "noise", "threshold", "share", "alarms per hour", "clips right"]].round(
+                3
+            ),
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
