@@ -272,7 +272,10 @@ def power_of(sound):
 
 
 def add_noise_at(pcm, seed, noise, low=0.0, high=20.0):
-    """Add noise [samples] to each clip at a random signal-to-noise ratio in [low, high) dB. Digital silence stays silent."""
+    """Add noise [samples] to each clip at a random signal-to-noise ratio in [low, high) dB. Digital silence stays silent.
+
+    The power of a clip is the mean over its whole second, so the word itself is louder over the noise than the ratio says.
+    """
     n = tf.shape(pcm)[0]
     seeds = tf.random.split(seed, 2)
     ratio = 10 ** (tf.random.stateless_uniform([n, 1], seeds[0], low, high) / 10)
@@ -301,7 +304,7 @@ def spec_augment(features, seed, frames=10, bins=5):
 
 # %% ../2_preprocess_augment.ipynb #cell-080
 def standard_augmentations(noise):
-    """The recipe of the course: functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
+    """The recipe of the course without its masks: four functions (pcm, seed) -> pcm. `noise` is what `read_noise` returns."""
     return speed_perturb, shift, gain, functools.partial(add_noise, noise=tf.constant(noise))
 
 
@@ -322,7 +325,10 @@ def training_batches(
 
     `store` is that of pcm, int16 [clips, 16,000]; `front_end` a FrontEnd; `augmentations` functions (pcm, seed) -> pcm, applied
     in order; `masks` adds SpecAugment, where the feature has frames and bins. The rest is as in `shuffled_batches`.
+    CourseError where a label is not below `classes`.
     """
+    if np.max(labels) >= classes:
+        raise CourseError(f"label {np.max(labels)} needs classes={np.max(labels) + 1}, not {classes}")
 
     def augmented(batch, seed):
         pcm, labels = batch
