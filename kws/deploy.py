@@ -59,7 +59,7 @@ def write_frozen(model, path, limit=5_000_000):
 
 # %% ../5_freeze_and_pi.ipynb #cell-042
 def to_litert(frozen, clips=None, quantise_front_end=False, dynamic=False):
-    """A frozen function as a LiteRT flatbuffer (bytes): float32, or int8 if representative clips are given.
+    """A frozen function as a LiteRT file (its bytes): float32, or int8 if representative clips are given.
 
     Parameters
     ----------
@@ -93,7 +93,7 @@ def to_litert(frozen, clips=None, quantise_front_end=False, dynamic=False):
 # %% ../5_freeze_and_pi.ipynb #cell-062
 def hear(predict, sound, stride=1_600):
     """A model on the last second of a recording, every `stride` samples: times (ms) of the ends, probabilities [n, labels]."""
-    chunks = (sound[at : at + stride] for at in range(0, len(sound) - stride, stride))
+    chunks = (sound[at : at + stride] for at in range(0, len(sound) - stride + 1, stride))
     times, rows = zip(*((ms, predict(second)) for ms, second in sliding_windows(chunks)))
     return times, np.array(rows)
 

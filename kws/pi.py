@@ -346,7 +346,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     bench.add_argument("--json", action="store_true", help="print all times as JSON")
     label = commands.add_parser("label", help="print the three most probable labels of wav files")
     listen_to = commands.add_parser("listen", help="print words as the microphone hears them")
-    listen_to.add_argument("--threshold", type=_number(float, 0, 1), default=0.7)
+    listen_to.add_argument(
+        "--threshold",
+        type=_number(float, 0, 1),
+        default=0.7,
+        help="least probability, averaged over half a second (default: 0.7, as in TensorFlow's tutorial; notebook 5 chooses one)",
+    )
     listen_to.add_argument("--device", help="ALSA's name of the microphone, such as plughw:1,0")
     submission = commands.add_parser("submit", help="label the wavs of a folder into a csv")
     for command in (bench, label, listen_to, submission):
