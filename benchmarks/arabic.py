@@ -8,6 +8,7 @@ Run again, a training that was stopped resumes, and one that is there is only sc
 
 --voices N   also trains on the words as N voices of espeak-ng say them (models in data/arabic/voices<N>)
 --teachers   tags of models trained with the same --voices, whose mean prediction becomes part of the targets
+--against    the tag of a model to be compared with, on the same clips, by McNemar's test
 --start      a .keras file of the same network, trained on other words, to begin with (all layers but the last)
 """
 
@@ -26,7 +27,7 @@ from kws.infra.experiments import cached_row
 from kws.infra.files import read_json
 from kws.infra.runs import AUGMENTATIONS, Options, train
 from kws.infra.synthetic import make_synthetic
-from kws.metrics import wilson
+from kws.metrics import mcnemar, wilson
 from kws.models import label_numbers
 from kws.preprocess import open_store, write_store
 from kws.split import Place, labels_of
@@ -82,6 +83,7 @@ def main():
     parser.add_argument("--voices", type=int, default=0)
     parser.add_argument("--teachers", nargs="*", default=[])
     parser.add_argument("--start", type=Path)
+    parser.add_argument("--against", default="tc_resnet14-60-seed0-0.006")
     parser.add_argument("--corpus", default="arabic")
     parser.add_argument("--results", type=Path, default=Path("benchmarks/results/arabic/results.csv"))
     args = parser.parse_args()
@@ -120,7 +122,15 @@ def main():
 
     row, predict = {}, load_model(path)
     for split, rows in asked.items():
-        row |= scores(split, right_of(predict_rows(predict, pcm, rows), labels[rows]))
+        said = predict_rows(predict, pcm, rows)[:, 2:].argmax(1) + 2
+        row |= scores(split, said == labels[rows])
+        first = predict_rows(load_model(work / f"{args.against}.keras"), pcm, rows)[:, 2:].argmax(1) + 2
+        pair = mcnemar(labels[rows], first, said)
+        row |= {
+            f"{split}_lost": pair["only_first"],
+            f"{split}_gained": pair["only_second"],
+            f"{split}_p": pair["p"],
+        }
     for file in write_litert(path, pcm, manifest):
         row["bytes_int8" if "int8" in file.stem else "bytes"] = file.stat().st_size
     predict_int8 = load_predictor(file)
