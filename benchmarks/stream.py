@@ -9,15 +9,17 @@ the commands. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen 
 
 import argparse
 import functools
+import json
 import re
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soxr
+import tensorflow as tf
 
 import kws.infra.runs as runs
-from kws.audio import SAMPLE_RATE, to_float
+from kws.audio import SAMPLE_RATE, to_float, write_wav
 from kws.deploy import freeze, hear, to_litert, trade_off
 from kws.inference import load_model, split_recording
 from kws.infra.corpora import get_corpus, make_manifest, work_dir
@@ -25,8 +27,8 @@ from kws.infra.experiments import circumstances
 from kws.infra.files import write_csv
 from kws.infra.synthetic import load_espeak, make_voices
 from kws.pi import KeywordDetector, load_litert
-from kws.preprocess import add_noise, gain, open_store, read_noise, shift, speed_perturb
-from kws.split import COMMANDS, labels_of
+from kws.preprocess import add_noise, gain, open_store, read_noise, shift, speed_perturb, write_store
+from kws.split import COMMANDS, Place, labels_of
 from kws.stretch import overlap, reverberate
 from kws.training import evaluate
 
@@ -40,7 +42,7 @@ voices = functools.partial(overlap, probability=0.3, max_volume=0.2)
 
 
 def loud(noise, volume=0.3):
-    return functools.partial(add_noise, noise=noise, max_volume=volume)
+    return functools.partial(add_noise, noise=tf.constant(noise), max_volume=volume)
 
 
 VARIANTS = {
@@ -52,10 +54,18 @@ VARIANTS = {
 runs.AUGMENTATIONS |= VARIANTS
 
 
-def reading(seconds, seed=0):
-    """So many seconds of machines that read out the course's texts, without commands: PCM [n] at 16 kHz."""
-    text = " ".join(path.read_text("utf-8") for path in sorted(Path(".").glob("*.md")))
-    words = [word for word in re.findall(r"[A-Za-z]+", text) if word.lower() not in {*COMMANDS, *ALIKE}]
+def texts(kind):
+    """The words of the course's texts (kind md) or lessons (ipynb), without commands and what sounds like one."""
+    pages = [path.read_text("utf-8") for path in sorted(Path(".").glob(f"*.{kind}"))]
+    if kind == "ipynb":
+        cells = [cell for page in pages for cell in json.loads(page)["cells"]]
+        pages = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    words = re.findall(r"[A-Za-z]+", " ".join(pages))
+    return [word for word in words if word.lower() not in {*COMMANDS, *ALIKE}]
+
+
+def reading(seconds, words, seed=0):
+    """So many seconds of forty machines that read out some words, twelve in a breath: PCM [n] at 16 kHz."""
     say, rng, parts, at = load_espeak(), np.random.default_rng(seed), [], 0
     people = make_voices(40, seed)
     while sum(map(len, parts)) < seconds * SAMPLE_RATE:
@@ -64,6 +74,24 @@ def reading(seconds, seed=0):
         spoken = soxr.resample(spoken, 22_050 * voice.tract, SAMPLE_RATE)
         parts += [voice.loudness * spoken / np.abs(spoken).max(), np.zeros(SAMPLE_RATE // 2)]
     return np.concatenate(parts)[: seconds * SAMPLE_RATE].astype("float32")
+
+
+def with_reading(place, seconds=2_000):
+    """The Place with seconds of reading (other texts, other voices than `judge` has) among its unknown training clips."""
+    file = Path("data/raw/reading/reading.wav")
+    if not file.exists():
+        write_wav(file, reading(seconds, texts("ipynb"), seed=1))
+    names = [
+        f"reading{n % 20}" for n in range(seconds)
+    ]  # twenty words for `draw_epoch`: a fair share of an epoch
+    rows = pd.DataFrame({"path": file.as_posix(), "word": names, "speaker": "machine", "label": "unknown"})
+    rows = rows.assign(split="train", sample=False, start=SAMPLE_RATE * np.arange(seconds), gain=1.0)
+    manifest = pd.concat([place.manifest, rows[place.manifest.columns]], ignore_index=True)
+    manifest["label"] = pd.Categorical(manifest.label, labels_of(place.manifest))
+    place = Place.of(place.work / "reading", manifest, place.folder)
+    for feature in ("pcm", "log_mel"):
+        write_store(place, feature)
+    return place
 
 
 def judge(name, path, place, pcm):
@@ -80,7 +108,7 @@ def judge(name, path, place, pcm):
         for split in ("val", "test", "read out"):
             if split == "read out":
                 noise = read_noise(place.folder, "test")
-                sound, truth = reading(3_600), []
+                sound, truth = reading(3_600, texts("md")), []
                 sound = np.clip(sound + volume * np.resize(noise, len(sound)), -1, 1).astype("float32")
             else:
                 sound, truth, _ = split_recording(place, pcm, split, volume)
@@ -105,6 +133,7 @@ def main():
     )
     parser.add_argument("model", type=Path)
     parser.add_argument("variants", nargs="*", default=[])
+    parser.add_argument("--reading", action="store_true", help="with running speech among the unknown clips")
     parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -112,7 +141,7 @@ def main():
     args = parser.parse_args()
     folder, work = get_corpus(args.corpus), work_dir(args.corpus, "full")
     place = make_manifest(folder, work, "full")
-    pcm = open_store(place, "pcm")
+    pcm, learned = open_store(place, "pcm"), with_reading(place) if args.reading else place
     results = Path("benchmarks/results") / work.name / "stream.csv"
     for variant in args.variants or ["as it is"]:
         path, name = args.model, f"{args.model.stem}, {variant}"
@@ -126,9 +155,9 @@ def main():
                 learning_rate=args.rate,
                 augmentations=variant,
             )
-            path = runs.train(
-                place, options, f"{args.model.stem}-{re.sub('[^a-z]+', '-', variant)}-{args.seed}"
-            )
+            name += ", reading" * args.reading
+            tag = f"{args.model.stem}-{re.sub('[^a-z]+', '-', variant)}-{args.seed}"
+            path = runs.train(learned, options, tag)
         kept = pd.read_csv(results) if results.exists() else pd.DataFrame()
         trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed} if args.variants else {}
         rows = pd.DataFrame([row | trained | circumstances() for row in judge(name, path, place, pcm)])

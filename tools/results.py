@@ -190,6 +190,44 @@ def field_text(folder):
     return f"{text}\n\n{table(header, lines)}"
 
 
+def spotter_text(folder):
+    """Markdown of what a training for long recordings brings, and of an hour without commands."""
+    rows = pd.read_csv(folder / "stream.csv").set_index(["model", "noise", "clips"])
+
+    def cell(row):
+        return f"{100 * row.share:.1f} at {row['alarms per hour']:.1f} ({row.low:.1f} to {row.high:.1f})"
+
+    lines = []
+    for model, volume in dict.fromkeys((model, volume) for model, volume, _ in rows.index):
+        val, test, read = (rows.loc[model, volume, clips] for clips in ("val", "test", "read out"))
+        clips = f"{100 * val['clips right']:.1f} / {100 * test['clips right']:.1f}"
+        lines.append(
+            [model, volume, val.threshold, clips, cell(val), cell(test), f"{read['alarms per hour']:.0f}"]
+        )
+    header = ["model", "noise", "threshold", "single clips right, validation / test, %",
+              "validation: commands right in % at false alarms per hour", "test", "alarms in an hour of reading"]  # fmt: skip
+    test = rows.xs("test", level="clips").iloc[0]
+    text = (
+        "The same int8 model, and what some more epochs bring in which words lie anywhere in the second and noise is louder "
+        f"(one seed, the same {test.commands} test commands, thresholds chosen on validation), by [benchmarks/stream.py]"
+        "(benchmarks/stream.py). The last column is another question: in an hour a machine reads out the course's texts without "
+        "the commands, so each alarm is false. Words of running speech hold pieces that sound like commands, and a network that "
+        "has heard single words only takes them for such:"
+    )
+    return f"{text}\n\n{table(header, lines)}"
+
+
+def parts_text(folder):
+    """Markdown of where LiteRT spends its time."""
+    rows = pd.read_csv(folder / "litert_parts.csv").set_index(["model", "part"])
+    shares = ", ".join(
+        f"of the {rows.ms[model, 'whole']:.2f} ms of `{model}` the front end alone takes {rows.ms[model, 'front end']:.2f} and "
+        f"the network alone {rows.ms[model, 'network']:.2f}"
+        for model in rows.index.unique("model")
+    )
+    return f"Where LiteRT spends its time (float, one thread, {rows.hardware.iloc[0]}, {rows.date.iloc[0]}): {shares}."
+
+
 def published_text(folder):
     """Markdown of what others have published."""
     rows = pd.read_csv(folder / "published.csv")
@@ -334,9 +372,12 @@ def all_results(folder):
     """The text of RESULTS.md."""
     parts = {
         "The model of the pages": results_text(folder / CORPUS),
+        "Words in running speech": spotter_text(folder / CORPUS),
         "The models of the field": field_text(folder / CORPUS),
         "What others have published": published_text(folder),
-        "Speed": f"{speed_text(folder)}\n\n{submission_text(folder / CORPUS)}",
+        "Speed": "\n\n".join(
+            [speed_text(folder), submission_text(folder / CORPUS), parts_text(folder / CORPUS)]
+        ),
         "How long the notebooks take": times_text(folder),
     }
     text = "".join(f"\n## {title}\n\n{part}\n" for title, part in parts.items())
