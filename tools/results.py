@@ -302,7 +302,8 @@ def times_text(folder):
     title = (
         "Minutes to read (200 words of text per minute, four seconds for a line of code), and seconds to run on 2 CPU cores, "
         "`EXPERIMENTS` as usual. `smoke` and `sample` are first runs. In `full` what trains for more than a minute was there "
-        "already; the training of notebook 4 takes what the first section says, that of notebook 3 what its table says:"
+        "already (the first section and the table of the field say what that takes), and other trainings ran beside notebooks "
+        "0, 1, 3 and 4:"
     )
     header = ["notebook", "minutes to read", *(f"{run}, s" for run in seconds)]
     return f"{title}\n\n{table(header, rows)}"
