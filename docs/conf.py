@@ -48,6 +48,7 @@ nb_merge_streams = True
 nb_ipywidgets_js = {}
 nb_output_stderr = "remove"  # progress bars that are done
 myst_heading_anchors = 3
+smartquotes_action = "q"  # two dashes of an option stay two
 suppress_warnings = [
     "myst.header",
     "myst.xref_missing",
@@ -109,7 +110,8 @@ def api(text):
     text = re.sub(r"\{(kws[\w.]+)\}", names, text)
     module = r"### \1\n\n```{eval-rst}\n.. automodule:: \1\n   :members:\n   :exclude-members: voice_detector\n```\n"
     text = re.sub(r"^- @(kws\S+)$", module, text, flags=re.MULTILINE)
-    return text.replace("@commands", commands.generate_docs(output_format="markdown", heading_level=3))
+    usage = commands.generate_docs(output_format="markdown", heading_level=3, usage_name="kws")
+    return text.replace("@commands", re.sub(r"<(\w+)>", r"`<\1>`", usage))
 
 
 def adapt(app, name, source):

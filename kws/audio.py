@@ -131,8 +131,7 @@ def read_clip(
 
     Raises
     ------
-    CourseError: the file cannot be read, has another rate or more channels, or floats beyond full scale; or an option is out
-        of range.
+    CourseError: the file cannot be read, has another rate or more channels, or floats beyond full scale; or an option cannot be.
     """
     if start < 0 or samples < -1 or not np.isfinite(gain):
         raise CourseError(f"start={start}, samples={samples}, gain={gain}: no part of a recording")
