@@ -110,7 +110,7 @@ def api(text):
     text = re.sub(r"\{(kws[\w.]+)\}", names, text)
     module = r"### \1\n\n```{eval-rst}\n.. automodule:: \1\n   :members:\n   :exclude-members: voice_detector\n```\n"
     text = re.sub(r"^- @(kws\S+)$", module, text, flags=re.MULTILINE)
-    usage = commands.generate_docs(output_format="markdown", heading_level=3, usage_name="kws")
+    usage = commands.generate_docs(output_format="markdown", heading_level=3).replace(" -m sphinx", "")
     return text.replace("@commands", re.sub(r"<(\w+)>", r"`<\1>`", usage))
 
 

@@ -94,7 +94,8 @@ def results_text(folder):
         text.append(
             f"In a hundred kilobytes: a `{small['model']}` in int8, {small['parameters']:,} parameters, taught by the wide "
             f"network, takes {small['bytes']:,} bytes with its front end (section 8 of "
-            f"[this extra](extras/tricks_and_labels.ipynb) builds and trains it; {small['date']}). Of the {small['val']['n']:,} spoken clips of "
+            f"[this extra](extras/tricks_and_labels.ipynb) builds and trains it; {small['date']}). "
+            f"Of the {small['val']['n']:,} spoken clips of "
             f"validation_list.txt it gets {val} % right, of the {small['test']['n']} of testing_list.txt {test} %."
         )
     if (folder / "peers.csv").exists():
