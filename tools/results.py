@@ -243,6 +243,33 @@ def parts_text(folder):
     return f"Where LiteRT spends its time (float, one thread, {rows.hardware.iloc[0]}, {rows.date.iloc[0]}): {shares}."
 
 
+def arabic_text(folder):
+    """Markdown of the trainings on the Arabic Speech Commands."""
+    lines = []
+    for _, r in pd.read_csv(folder / "results.csv").sort_values("val").iterrows():
+        taught = len(r.teachers.split()) if r.teachers != "-" else "–"
+        begin = (
+            "a model of English"
+            if r.epochs == 60 and r.start != "-"
+            else "at random"
+            if r.start == "-"
+            else "the standard row of 60"
+        )
+        lines.append(
+            [f"`{r.model}`", r.epochs, r.seed, r.augmentations, begin, taught, interval(r.val, r.val_low, r.val_high),
+             interval(r.test, r.test_low, r.test_high), f"{100 * r.test_int8:.1f}", f"{r.bytes:,}"]
+        )  # fmt: skip
+    header = ["model", "epochs", "seed", "augmentation", "began with", "teachers", "validation, %", "test, %", "test in int8, %",
+              "bytes"]  # fmt: skip
+    text = (
+        f"Forty words, 12,000 recordings of thirty people, the authors' own split ({r.val_n:,} validation and {r.test_n:,} test "
+        f"clips of six people each; {r.hardware}, {r.date}), by [benchmarks/arabic.py](benchmarks/arabic.py). The last row is "
+        "the best on validation. [This page](extras/another_language.ipynb) tells what the words in the columns mean and what "
+        "others have published:"
+    )
+    return f"{text}\n\n{table(header, lines)}"
+
+
 def published_text(folder):
     """Markdown of what others have published."""
     rows = pd.read_csv(folder / "published.csv")
@@ -399,6 +426,7 @@ def all_results(folder):
         "The model of the pages": results_text(folder / CORPUS),
         "Words in running speech": spotter_text(folder / CORPUS),
         "The models of the field": field_text(folder / CORPUS),
+        "Forty words of Arabic": arabic_text(folder / "arabic"),
         "What others have published": published_text(folder),
         "Speed": "\n\n".join(
             [speed_text(folder), submission_text(folder / CORPUS), parts_text(folder / CORPUS)]
