@@ -49,9 +49,9 @@ def with_voices(place, count):
     return Place.of(place.work / f"voices{count}", manifest, place.folder)
 
 
-def right_of(probabilities, labels):
-    """Which clips are right, from probabilities [n, labels] and label numbers [n]: the first two labels are no answers."""
-    return probabilities[:, 2:].argmax(1) + 2 == labels
+def answers_of(probabilities):
+    """Label numbers [n] from probabilities [n, labels]: the first two labels are no answers."""
+    return probabilities[:, 2:].argmax(1) + 2
 
 
 def scores(name, right):
@@ -107,7 +107,9 @@ def main():
     teachers = tuple(place.work / f"{name}.keras" for name in args.teachers)
     if teachers:
         together = np.mean([predict_rows(load_model(path), pcm, asked["val"]) for path in teachers], axis=0)
-        print(f"the teachers together: {right_of(together, labels[asked['val']]).mean():.2%} of validation")
+        print(
+            f"the teachers together: {(answers_of(together) == labels[asked['val']]).mean():.2%} of validation"
+        )
     options = Options(
         args.model,
         args.epochs,
@@ -120,11 +122,10 @@ def main():
     )
     path = train(place, options, tag)
 
-    row, predict = {}, load_model(path)
+    row, predict, against = {}, load_model(path), load_model(work / f"{args.against}.keras")
     for split, rows in asked.items():
-        said = predict_rows(predict, pcm, rows)[:, 2:].argmax(1) + 2
+        said, first = (answers_of(predict_rows(model, pcm, rows)) for model in (predict, against))
         row |= scores(split, said == labels[rows])
-        first = predict_rows(load_model(work / f"{args.against}.keras"), pcm, rows)[:, 2:].argmax(1) + 2
         pair = mcnemar(labels[rows], first, said)
         row |= {
             f"{split}_lost": pair["only_first"],
@@ -135,7 +136,7 @@ def main():
         row["bytes_int8" if "int8" in file.stem else "bytes"] = file.stat().st_size
     predict_int8 = load_predictor(file)
     for split, rows in asked.items():
-        row |= scores(f"{split}_int8", right_of(predict_int8(to_float(pcm[rows])), labels[rows]))
+        row |= scores(f"{split}_int8", answers_of(predict_int8(to_float(pcm[rows]))) == labels[rows])
     note, history = read_json(path.with_suffix(".json")), pd.read_csv(path.with_suffix(".csv"))
     row |= {"parameters": predict.count_params(), "MACs": note["MACs"], "seconds": note["seconds"]}
     row |= {"best_epoch": int(history.val_accuracy.argmax()) + 1, "manifest": place.fingerprint}

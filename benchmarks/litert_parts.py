@@ -5,7 +5,6 @@ rounds, so that a busy moment hits all. Writes benchmarks/results/speech_command
 """
 
 import sys
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +38,7 @@ def main(paths):
             calls[path.stem, part] = interpreter.invoke
     times = {name: [] for name in calls}
     for name in [*calls] * ROUNDS:
-        times[name] += [*time_runs(partial(calls[name]), RUNS)]
+        times[name] += [*time_runs(calls[name], RUNS)]
     rows = [
         {"model": model, "part": part, "ms": np.median(ms), "p5": np.percentile(ms, 5), "p95": np.percentile(ms, 95)}
         | circumstances()

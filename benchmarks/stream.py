@@ -34,15 +34,14 @@ from kws.training import evaluate
 
 LIMIT = 10  # false alarms per hour
 VOLUMES = 0.1, 0.02
-ALIKE = (
-    "know knows write rite goes offs two".split()
-)  # what sounds like a command is none of the machine's words either
+# what sounds like a command is none of the machine's words either
+ALIKE = "know knows write rite goes offs two".split()
 wide = functools.partial(shift, max_shift=4_000)
 voices = functools.partial(overlap, probability=0.3, max_volume=0.2)
 
 
-def loud(noise, volume=0.3):
-    return functools.partial(add_noise, noise=tf.constant(noise), max_volume=volume)
+def loud(noise):
+    return functools.partial(add_noise, noise=tf.constant(noise), max_volume=0.3)
 
 
 VARIANTS = {
@@ -81,9 +80,8 @@ def with_reading(place, seconds=2_000):
     file = Path("data/raw/reading/reading.wav")
     if not file.exists():
         write_wav(file, reading(seconds, texts("ipynb"), seed=1))
-    names = [
-        f"reading{n % 20}" for n in range(seconds)
-    ]  # twenty words for `draw_epoch`: a fair share of an epoch
+    # twenty words for `draw_epoch`: a fair share of an epoch
+    names = [f"reading{n % 20}" for n in range(seconds)]
     rows = pd.DataFrame({"path": file.as_posix(), "word": names, "speaker": "machine", "label": "unknown"})
     rows = rows.assign(split="train", sample=False, start=SAMPLE_RATE * np.arange(seconds), gain=1.0)
     manifest = pd.concat([place.manifest, rows[place.manifest.columns]], ignore_index=True)
@@ -103,13 +101,13 @@ def judge(name, path, place, pcm):
     file.write_bytes(to_litert(freeze(model), to_float(pcm[some])))
     int8, rows = load_litert(file), []
     clips = {split: evaluate(model, place, split)[0].loc[f"{split}, spoken"] for split in ("val", "test")}
+    read, noise = reading(3_600, texts("md")), read_noise(place.folder, "test")
     for volume in VOLUMES:
         threshold = None
         for split in ("val", "test", "read out"):
             if split == "read out":
-                noise = read_noise(place.folder, "test")
-                sound, truth = reading(3_600, texts("md")), []
-                sound = np.clip(sound + volume * np.resize(noise, len(sound)), -1, 1).astype("float32")
+                sound, truth = read + volume * np.resize(noise, len(read)), []
+                sound = np.clip(sound, -1, 1).astype("float32")
             else:
                 sound, truth, _ = split_recording(place, pcm, split, volume)
             hours = len(sound) / SAMPLE_RATE / 3_600

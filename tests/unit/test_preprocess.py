@@ -422,6 +422,12 @@ def test_batches_are_as_mixed_as_a_full_shuffle():
     assert np.mean(by_pool) > 0.93 * np.mean(by_shuffle) and min(by_pool) > 15
 
 
+def test_training_batches_want_a_class_for_each_label(clips):
+    front_end = FrontEnd("log_mel", [0.0] * 40, [1.0] * 40)
+    with pytest.raises(CourseError, match="label 12 needs classes=13, not 12"):
+        training_batches((clips * 32_768).astype("int16"), np.arange(40) % 13, np.arange(40), front_end, ())
+
+
 @pytest.mark.parametrize("pool", [40, 1])
 def test_training_batches(clips, pool):
     pcm, labels = (clips * 32_768).astype("int16"), np.arange(40) % 12
