@@ -54,7 +54,7 @@ def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--clips", type=int, default=4_500)
+    parser.add_argument("--clips", type=int, default=3_000)
     parser.add_argument("--results", help="csv file to write")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:

@@ -142,8 +142,7 @@ def read_clip(
     except _NOT_A_WAVE:
         stored = None
     if stored is not None and rate == sample_rate:
-        pcm = stored * np.float32(gain / FULL_SCALE)
-        return np.pad(pcm, (0, max(samples - len(pcm), 0)))
+        return _padded(stored * np.float32(gain / FULL_SCALE), samples)
     try:
         pcm, rate = soundfile.read(path, samples, start, dtype="float32")
     except _NOT_A_SOUND as error:
@@ -154,7 +153,16 @@ def read_clip(
         raise CourseError(f"{as_text(path)}: {rate:,} Hz, {pcm[:1].size} channel(s); {wanted}")
     if not np.abs(pcm).max(initial=0) <= 1:  # floats may be anything, also not a number
         raise CourseError(f"{as_text(path)}: amplitudes beyond full scale; {wanted}")
-    return np.pad(pcm * np.float32(gain), (0, max(samples - len(pcm), 0)))
+    return _padded(pcm * np.float32(gain), samples)
+
+
+def _padded(pcm: np.ndarray, samples: int) -> np.ndarray:
+    """PCM with zeros up to a number of samples; np.pad takes as long as reading the file, also where nothing is missing."""
+    if len(pcm) >= samples:
+        return pcm
+    padded = np.zeros(samples, pcm.dtype)
+    padded[: len(pcm)] = pcm
+    return padded
 
 
 def read_clips(rows: pd.DataFrame) -> np.ndarray:

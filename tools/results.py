@@ -270,6 +270,27 @@ def arabic_text(folder):
     return f"{text}\n\n{table(header, lines)}"
 
 
+def teachers_text(folder):
+    """Markdown of what longer trainings, ensembles and teachers bring to the pages' own model."""
+    rows = pd.read_csv(folder / "teachers.csv")
+    lines = []
+    for _, r in rows.sort_values(["val", "model"]).iterrows():
+        line = [r.model, "–" if pd.isna(r.epochs) else f"{r.epochs:.0f}"]
+        for split in ("val", "test"):
+            line.append(interval(*(r[f"{split}{name}"] for name in ("", " low", " high"))))
+            line.append(f"{r[f'{split} lost']} / {r[f'{split} gained']}, {r[f'{split} p']:.2g}")
+        lines.append(line)
+    header = ["model", "more epochs", "validation, %", "lost / gained, p", "test, %", "lost / gained, p"]
+    text = (
+        f"The pages' `{rows.beside.iloc[0]}` beside longer trainings, means of the answers of several models, and itself after "
+        "some more epochs in which the mean answer of teachers is 70 % of the target, by "
+        "[benchmarks/teachers.py](benchmarks/teachers.py). Numbers behind a name are epochs and seed (120 and 0 where there are "
+        f"none). Lost and gained are counted against it, on the same {rows['val n'][0]:,} validation and {rows['test n'][0]:,} "
+        f"test clips, p is McNemar's ({rows.hardware.iloc[-1]}, {rows.date.iloc[-1]}):"
+    )
+    return f"{text}\n\n{table(header, lines)}"
+
+
 def published_text(folder):
     """Markdown of what others have published."""
     rows = pd.read_csv(folder / "published.csv")
@@ -426,6 +447,7 @@ def all_results(folder):
         "The model of the pages": results_text(folder / CORPUS),
         "Words in running speech": spotter_text(folder / CORPUS),
         "The models of the field": field_text(folder / CORPUS),
+        "Longer, together, taught": teachers_text(folder / CORPUS),
         "Forty words of Arabic": arabic_text(folder / "arabic"),
         "What others have published": published_text(folder),
         "Speed": "\n\n".join(
