@@ -4,7 +4,8 @@ Goes on training a model of notebook 4 for a few epochs with augmentations for a
 louder noise, other voices below, rooms), and asks each model, in eight bits, what notebook 5 asks: the commands found in
 recordings of validation and test speakers, in loud and in soft noise, at the threshold that finds most validation commands with
 at most ten false alarms per hour. Beside it: single clips, and an hour in which a machine reads out the course's texts without
-the commands. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by the rows of val.
+the commands. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by the rows of val. Beside a model
+that it has trained it leaves what tools/ship_model.py needs.
 """
 
 import argparse
@@ -21,11 +22,13 @@ import tensorflow as tf
 import kws.infra.runs as runs
 from kws.audio import SAMPLE_RATE, to_float, write_wav
 from kws.deploy import freeze, hear, to_litert, trade_off
-from kws.inference import load_model, split_recording
+from kws.inference import load_model, load_predictor, split_recording
 from kws.infra.corpora import get_corpus, make_manifest, work_dir
 from kws.infra.experiments import circumstances
-from kws.infra.files import write_csv
+from kws.infra.files import read_json, write_csv, write_json
 from kws.infra.synthetic import load_espeak, make_voices
+from kws.metrics import score
+from kws.models import label_numbers
 from kws.pi import KeywordDetector, load_litert
 from kws.preprocess import add_noise, gain, open_store, read_noise, shift, speed_perturb, write_store
 from kws.split import COMMANDS, Place, labels_of
@@ -97,7 +100,7 @@ def judge(name, path, place, pcm):
     model, names = load_model(path), labels_of(place.manifest)
     train = np.flatnonzero(place.manifest.split == "train")
     some = np.sort(np.random.default_rng(0).choice(train, 200, replace=False))
-    file = path.with_name(f"{path.stem}-stream.tflite")
+    file = path.with_name(f"{path.stem}_int8.tflite")
     file.write_bytes(to_litert(freeze(model), to_float(pcm[some])))
     int8, rows = load_litert(file), []
     clips = {split: evaluate(model, place, split)[0].loc[f"{split}, spoken"] for split in ("val", "test")}
@@ -123,6 +126,48 @@ def judge(name, path, place, pcm):
                          "alarms per hour": row["false alarms per hour"], "low": row.low, "high": row.high}
                         | ({"clips right": clips[split].accuracy, "n": clips[split].n} if truth else {}))  # fmt: skip
     return rows
+
+
+def write_results(path, place, learned, rows):
+    """results.json and labels.txt beside a model that has been judged, from which tools/ship_model.py makes its card."""
+    model, file = load_model(path), path.with_name(f"{path.stem}_int8.tflite")
+    training = read_json(path.with_suffix(".json"))
+    clips = learned.manifest[learned.manifest.split.isin(training["splits"])]
+    training |= {"parameters": model.count_params(), "train_clips": int((clips.speaker != "").sum())}
+    scores = pd.concat([evaluate(model, place, split)[0] for split in ("val", "test")])
+    asked = np.flatnonzero((place.manifest.split == "test") & (place.manifest.speaker != ""))
+    said = load_predictor(file)(to_float(open_store(place, "pcm")[asked])).argmax(1)
+    rows = rows.assign(minutes=60 * rows.hours).rename(
+        columns={
+            "commands": "true",
+            "right": "correct",
+            "another": "wrong",
+            "alarms": "false alarms",
+            "share": "correct share",
+        }
+    )
+    streaming = [
+        "clips",
+        "noise",
+        "minutes",
+        "threshold",
+        "true",
+        "correct",
+        "wrong",
+        "false alarms",
+        "correct share",
+    ]
+    results = {
+        "corpus": place.work.name + " and reading" * (learned is not place),
+        "training": training,
+        "scores": scores.to_dict("index"),
+        "deployed": {file.name: score(label_numbers(place.manifest)[asked], said)},
+        "streaming": rows[streaming].to_dict("records"),
+    }
+    write_json(path.with_name("results.json"), results)
+    if learned is not place:
+        learned.manifest.to_csv(path.with_name("manifest.csv"), index=False)
+    path.with_name("labels.txt").write_text("\n".join(labels_of(place.manifest)) + "\n")
 
 
 def main():
@@ -160,6 +205,8 @@ def main():
         trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed} if args.variants else {}
         rows = pd.DataFrame([row | trained | circumstances() for row in judge(name, path, place, pcm)])
         write_csv(results, pd.concat([kept, rows], ignore_index=True))
+        if args.variants:
+            write_results(path, place, learned, rows)
         print(
             rows[["model", "clips", "noise", "threshold", "share", "alarms per hour", "clips right"]].round(
                 3

@@ -303,7 +303,8 @@ def record_words(
     Parameters
     ----------
     hear : function seconds -> float32 [n], what the microphone hears from now on
-    say, wait : print, sleep
+    say : prints a line
+    wait : sleeps for some seconds
     """
     words, speaker = check_names(words, speaker)
     noise = folder / NOISE_WORD / f"{speaker}.wav"

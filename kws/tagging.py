@@ -390,7 +390,9 @@ def train_tags(
     ----------
     model : arguments of `mobilenet_v1` (width, pool, dropout)
     recipe : arguments of `compile_tags` (learning_rate, decay, decay_epochs, smoothing)
-    start, include, exclude : checkpoint to begin with, and texts in the names of layers to take or not to take from it
+    start : checkpoint to begin with
+    include : texts in the names of layers to take from it
+    exclude : texts in the names of layers not to take from it
     every : epochs from one checkpoint to the next; the last epoch always leaves one
     resume : False deletes what is in `run`
 

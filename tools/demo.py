@@ -101,6 +101,7 @@ def models_of(work):
     shipped = []
     for name in shipped_models():
         published = name.replace("tc_resnet", "TC-ResNet").replace("matchboxnet", "MatchboxNet")
+        published = published.replace("_listener", ", trained beside running speech")
         shipped.append((f"{published} (comes with the course)", load_pretrained(name).path))
     return shipped + own if work.name.startswith("synthetic") else own + shipped
 

@@ -18,6 +18,11 @@ SOURCES = {  # where the recordings of a corpus come from; its own name, where n
     "of the same corpus",
 }
 SOURCES["pages"] = SOURCES["speech_commands_16k"]  # the same recordings
+SOURCES["speech_commands_16k and reading"] = (
+    SOURCES["speech_commands_16k"]
+    + "; 2,000 of the clips are seconds of the lessons' texts, without the commands, read out by "
+    "espeak-ng, which counts as one speaker"
+)
 CARD = """# {name}
 
 A network that hears {words} in a second of sound, 16 kHz, mono. It also says *silence*, and *unknown* for other speech.
@@ -27,11 +32,11 @@ A network that hears {words} in a second of sound, 16 kHz, mono. It also says *s
 | network | {network}, {parameters:,} parameters, {macs:,} multiplications a look, front end (log-mel) inside |
 | file | model.tflite, {bytes:,} bytes, {form} |
 | trained on | {data} |
-| training | {epochs} epochs, seed {seed}, {date} |
+| training | {epochs} epochs, seed {seed}, {date}{start} |
 | accuracy on voices it never heard{test_voices} | {test} |
 | accuracy on the validation speakers{val_voices} | {val} |
 | silence of noises it never heard | {silence} |
-| in a stream of the test speakers' words over noise | {stream} |
+| in a stream of the test speakers' words over noise | {stream} |{reading}
 
 ## Licence and credit
 The model is under the licence of this project (Apache-2.0). Its training data is Speech Commands by Pete Warden (Google),
@@ -79,6 +84,8 @@ def ship(work, model="model_int8.tflite", name=""):
     }
     streams = [row for row in results.get("streaming", []) if row["clips"] == "test"]
     stream = max(streams, key=lambda row: row["correct share"], default=None)
+    readings = [row for row in results.get("streaming", []) if row["clips"] == "read out"]
+    reading = max(readings, key=lambda row: row["false alarms"], default=None)
     card = {
         "name": name,
         "file": model,
@@ -107,6 +114,10 @@ def ship(work, model="model_int8.tflite", name=""):
         epochs=training["epochs"],
         seed=training["seed"],
         date=training["date"],
+        start=f", begun with the weights of {training['start']}" if training.get("start") else "",
+        reading=f"\n| in an hour of a machine that reads out other words | {reading['false alarms']:.0f} false alarms |"
+        if reading
+        else "",
         test_voices=f" ({voices(work, ['test'])} speakers)",
         val_voices=f" ({voices(work, ['val'])} speakers)",
         test=interval(test),

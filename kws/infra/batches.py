@@ -39,7 +39,8 @@ def shuffled_batches(
 
     Parameters
     ----------
-    store : array on disk or in memory; labels : int [rows of the store]
+    store : array on disk or in memory
+    labels : int [rows of the store]
     rows : the row numbers of an epoch, or a function rng -> row numbers that draws them anew, always as many
     pool : batches that are in memory at a time; where all rows fit into one pool they are read once and kept
     first_epoch : epochs to leave out, for a training that goes on

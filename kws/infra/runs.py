@@ -309,12 +309,14 @@ class Options:
     splits : values of the manifest's column split to train on
     engine : keras (`fit`) or tensorflow (a loop by hand)
     teachers : paths of models of the same feature whose probabilities become part of the targets
-    start, exclude : path of a model to begin with, and layers not to take from it
+    start : path of a model to begin with
+    exclude : texts in the names of layers not to take from it
     patience : epochs without a better one after which to stop
     learning_rate : the highest one, after the warm-up
     augmentations : a key of AUGMENTATIONS
     random : random numbers in place of clips, to try it
-    logdir, logrun : folder of TensorBoard's logs, and this run's name in it
+    logdir : folder of TensorBoard's logs
+    logrun : this run's name in it
     resume : resume an interrupted training of the same settings, if there is one
     """
 

@@ -136,7 +136,7 @@ def test_which_model_begins(tmp_path):
         (tmp_path / name).mkdir()
         (tmp_path / name / "model_int8.tflite").write_bytes(b"")
     first = [demo.models_of(tmp_path / name)[0][0] for name in ("synthetic", "mine", "none")]
-    package = "MatchboxNet (comes with the course)"
+    package = "MatchboxNet, trained beside running speech (comes with the course)"
     assert first == [package, "model_int8.tflite of mine", package]
 
 
