@@ -21,7 +21,7 @@ import tensorflow as tf
 
 import kws.infra.runs as runs
 from kws.audio import SAMPLE_RATE, to_float, write_wav
-from kws.deploy import freeze, hear, to_litert, trade_off
+from kws.deploy import best_threshold, freeze, hear, to_litert, trade_off
 from kws.inference import load_model, load_predictor, split_recording
 from kws.infra.corpora import get_corpus, make_manifest, work_dir
 from kws.infra.experiments import circumstances
@@ -35,7 +35,6 @@ from kws.split import COMMANDS, Place, labels_of
 from kws.stretch import overlap, reverberate
 from kws.training import evaluate
 
-LIMIT = 10  # false alarms per hour
 VOLUMES = 0.1, 0.02
 # what sounds like a command is none of the machine's words either
 ALIKE = "know knows write rite goes offs two".split()
@@ -115,11 +114,8 @@ def judge(name, path, place, pcm):
                 sound, truth, _ = split_recording(place, pcm, split, volume)
             hours = len(sound) / SAMPLE_RATE / 3_600
             curve = trade_off(truth, *hear(int8, sound), hours, functools.partial(KeywordDetector, names))
-            curve = curve.set_index("threshold")
-            if split == "val":
-                alarms = curve["false alarms per hour"]
-                threshold = curve[alarms <= max(LIMIT, alarms.min())]["correct share"][::-1].idxmax()
-            row = curve.loc[threshold]
+            threshold = best_threshold(curve) if split == "val" else threshold
+            row = curve.set_index("threshold").loc[threshold]
             rows.append({"model": name, "clips": split, "noise": volume, "threshold": threshold, "hours": hours,
                          "commands": len(truth), "right": row.correct, "another": row.wrong,
                          "alarms": row["false alarms"], "share": row["correct share"],

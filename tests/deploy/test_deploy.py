@@ -11,6 +11,7 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import SHARED
@@ -19,6 +20,7 @@ import tools.tf14_ops
 from kws.audio import read_clip
 from kws.deploy import (
     bench_on,
+    best_threshold,
     contest_graph,
     fold_batch_norm,
     for_tf14,
@@ -330,3 +332,11 @@ def test_a_host_that_cannot_be_reached(kit):
         pytest.skip("no OpenSSH on this machine")
     with pytest.raises(CourseError, match="127.0.0.1: scp failed"):
         bench_on("127.0.0.1", kit, options=("-oPort=9", "-oBatchMode=yes", "-oConnectTimeout=5"))
+
+
+def test_best_threshold():
+    curve = pd.DataFrame({"threshold": [0.3, 0.5, 0.7, 0.9], "correct share": [0.9, 0.8, 0.8, 0.1]})
+    curve["false alarms per hour"] = [30.0, 9.0, 4.0, 0.0]
+    assert best_threshold(curve) == 0.7 and best_threshold(curve, 50) == 0.3
+    curve["false alarms per hour"] += 20  # all have too many: the one with the fewest
+    assert best_threshold(curve) == 0.9
