@@ -92,6 +92,7 @@ def main():
             row |= compared(split, labels, base, answers)
     results = Path("benchmarks/results") / work.name / "teachers.csv"
     rows = pd.DataFrame([row | {"beside": args.start.stem} | circumstances() for row in rows.values()])
+    rows = rows.replace("", np.nan)  # as they are read back
     print(rows.T)
     if results.exists():
         rows = pd.concat([pd.read_csv(results), rows]).drop_duplicates(
