@@ -233,7 +233,8 @@ def spotter_text(folder):
         "(benchmarks/stream.py). The last column is another question: in an hour a machine reads out the course's texts without "
         "the commands, so each alarm is false. Words of running speech hold pieces that sound like commands, and a network that "
         "has heard single words only takes them for such. In the last two rows half an hour of other reading "
-        "is among the unknown clips of the training; this model comes with the package, and listens in the demo:"
+        "is among the unknown clips of the training; this model comes with the package, and listens in the demo. The noise also "
+        "lies under the reading:"
     )
     return f"{text}\n\n{table(header, lines)}"
 
@@ -283,8 +284,8 @@ def teachers_text(folder):
         lines.append(line)
     header = ["model", "more epochs", "validation, %", "lost / gained, p", "test, %", "lost / gained, p"]
     text = (
-        f"The pages' `{rows.beside.iloc[0]}` beside longer trainings, means of the answers of several models, and itself after "
-        "some more epochs in which the mean answer of teachers is 70 % of the target, by "
+        f"The pages' `{rows.beside.iloc[0]}` beside other long trainings, means of the answers of several models, and itself "
+        "after some more epochs in which the mean answer of teachers is 70 % of the target, by "
         "[benchmarks/teachers.py](benchmarks/teachers.py). Numbers behind a name are epochs and seed (120 and 0 where there are "
         f"none). Lost and gained are counted against it, on the same {rows['val n'][0]:,} validation and {rows['test n'][0]:,} "
         f"test clips, p is McNemar's ({rows.hardware.iloc[-1]}, {rows.date.iloc[-1]}):"
