@@ -142,17 +142,7 @@ def write_results(path, place, learned, rows):
             "share": "correct share",
         }
     )
-    streaming = [
-        "clips",
-        "noise",
-        "minutes",
-        "threshold",
-        "true",
-        "correct",
-        "wrong",
-        "false alarms",
-        "correct share",
-    ]
+    streaming = "clips noise minutes threshold true correct wrong".split() + ["false alarms", "correct share"]
     results = {
         "corpus": place.work.name + " and reading" * (learned is not place),
         "training": training,

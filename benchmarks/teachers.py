@@ -17,7 +17,7 @@ from kws.infra.corpora import get_corpus, make_manifest, work_dir
 from kws.infra.experiments import circumstances
 from kws.infra.files import write_csv
 from kws.infra.runs import Options, pseudo_labelled, train, with_unlabelled
-from kws.metrics import mcnemar, wilson
+from kws.metrics import mcnemar, score
 from kws.models import label_numbers
 from kws.preprocess import open_store, write_store
 from kws.split import Place
@@ -41,9 +41,8 @@ def with_agreed(place, teachers):
 def compared(split, labels, base, answers):
     """Accuracy of answers [n, labels] with its interval, and what they lose and gain against others: a dict."""
     pair = mcnemar(labels, base.argmax(1), answers.argmax(1))
-    right, n = int((answers.argmax(1) == labels).sum()), len(labels)
-    low, high = wilson(right, n)
-    values = {"": right / n, " n": n, " low": low, " high": high}
+    right = score(labels, answers.argmax(1))
+    values = {"": right["accuracy"], " n": right["n"], " low": right["low"], " high": right["high"]}
     values |= {" lost": pair["only_first"], " gained": pair["only_second"], " p": pair["p"]}
     return {split + name: value for name, value in values.items()}
 
