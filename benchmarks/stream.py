@@ -1,11 +1,11 @@
-"""A spotter for strangers: what a training for long recordings brings. python benchmarks/stream.py MODEL.keras [VARIANT ...]
+"""A spotter for strangers: python benchmarks/stream.py MODEL.keras [--epochs N] [--reading] [--rate R] [--seed N]
 
-Goes on training a model of notebook 4 for a few epochs with augmentations for a stream (VARIANTS: words further from the middle,
-louder noise, other voices below, rooms), and asks each model, in eight bits, what notebook 5 asks: the commands found in
-recordings of validation and test speakers, in loud and in soft noise, at the threshold that finds most validation commands with
-at most ten false alarms per hour. Beside it: single clips, and an hour in which a machine reads out the course's texts without
-the commands. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by the rows of val. Beside a model
-that it has trained it leaves what tools/ship_model.py needs.
+Goes on training a model of notebook 4 with words further from the middle and louder noise (--epochs 0: takes it as it is), and
+asks it, in eight bits, what notebook 5 asks: the commands found in recordings of validation and test speakers, in loud and in
+soft noise, at the threshold that finds most validation commands with at most ten false alarms per hour. Beside it: single clips,
+and an hour in which a machine reads out the course's texts without the commands. With --reading, half an hour of other reading
+is among the unknown clips of the training. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by
+the rows of val. Beside a model that it has trained it leaves what tools/ship_model.py needs.
 """
 
 import argparse
@@ -32,27 +32,21 @@ from kws.models import label_numbers
 from kws.pi import KeywordDetector, load_litert
 from kws.preprocess import add_noise, gain, open_store, read_noise, shift, speed_perturb, write_store
 from kws.split import COMMANDS, Place, labels_of
-from kws.stretch import overlap, reverberate
 from kws.training import evaluate
 
 VOLUMES = 0.1, 0.02
 # what sounds like a command is none of the machine's words either
 ALIKE = "know knows write rite goes offs two".split()
-wide = functools.partial(shift, max_shift=4_000)
-voices = functools.partial(overlap, probability=0.3, max_volume=0.2)
 
 
-def loud(noise):
-    return functools.partial(add_noise, noise=tf.constant(noise), max_volume=0.3)
+def for_streams(noise):
+    """Augmentations of a training for long recordings: words up to a quarter of a second from the middle, noise up to 0.3."""
+    wide, loud = functools.partial(shift, max_shift=4_000), functools.partial(add_noise, max_volume=0.3)
+    return speed_perturb, wide, gain, functools.partial(loud, noise=tf.constant(noise))
 
 
-VARIANTS = {
-    "noise": lambda noise: (speed_perturb, shift, gain, loud(noise)),
-    "noise, wide": lambda noise: (speed_perturb, wide, gain, loud(noise)),
-    "noise, wide, voices": lambda noise: (speed_perturb, wide, gain, voices, loud(noise)),
-    "noise, wide, rooms": lambda noise: (speed_perturb, wide, gain, reverberate, loud(noise)),
-}
-runs.AUGMENTATIONS |= VARIANTS
+VARIANT = "noise, wide"
+runs.AUGMENTATIONS[VARIANT] = for_streams
 
 
 def texts(kind):
@@ -94,15 +88,15 @@ def with_reading(place, seconds=2_000):
     return place
 
 
-def judge(name, path, place, pcm):
-    """Rows about one model: streams of both splits in both noises, and an hour of reading, at thresholds chosen on validation."""
-    model, names = load_model(path), labels_of(place.manifest)
+def judge(path, place):
+    """Scores on single clips, and rows: streams of both splits and an hour of reading, in both noises. Writes the int8 file."""
+    model, pcm, names = load_model(path), open_store(place, "pcm"), labels_of(place.manifest)
     train = np.flatnonzero(place.manifest.split == "train")
     some = np.sort(np.random.default_rng(0).choice(train, 200, replace=False))
-    file = path.with_name(f"{path.stem}_int8.tflite")
+    file = int8_file(path)
     file.write_bytes(to_litert(freeze(model), to_float(pcm[some])))
     int8, rows = load_litert(file), []
-    clips = {split: evaluate(model, place, split)[0].loc[f"{split}, spoken"] for split in ("val", "test")}
+    scores = pd.concat([evaluate(model, place, split)[0] for split in ("val", "test")])
     read, noise = reading(3_600, texts("md")), read_noise(place.folder, "test")
     for volume in VOLUMES:
         threshold = None
@@ -116,39 +110,39 @@ def judge(name, path, place, pcm):
             curve = trade_off(truth, *hear(int8, sound), hours, functools.partial(KeywordDetector, names))
             threshold = best_threshold(curve) if split == "val" else threshold
             row = curve.set_index("threshold").loc[threshold]
-            rows.append({"model": name, "clips": split, "noise": volume, "threshold": threshold, "hours": hours,
+            rows.append({"clips": split, "noise": volume, "threshold": threshold, "hours": hours,
                          "commands": len(truth), "right": row.correct, "another": row.wrong,
                          "alarms": row["false alarms"], "share": row["correct share"],
-                         "alarms per hour": row["false alarms per hour"], "low": row.low, "high": row.high}
-                        | ({"clips right": clips[split].accuracy, "n": clips[split].n} if truth else {}))  # fmt: skip
-    return rows
+                         "alarms per hour": row["false alarms per hour"], "low": row.low, "high": row.high})  # fmt: skip
+            if truth:
+                single, silent = scores.loc[f"{split}, spoken"], scores.loc[f"{split}, silence"]
+                rows[-1] |= {"clips right": single.accuracy, "n": single.n}
+                rows[-1] |= {"silence right": silent.accuracy, "silence n": silent.n}
+    return scores, pd.DataFrame(rows)
 
 
-def write_results(path, place, learned, rows):
+def int8_file(path):
+    """Where the int8 file of a model is."""
+    return path.with_name(f"{path.stem}_int8.tflite")
+
+
+def write_results(path, place, learned, scores, rows):
     """results.json and labels.txt beside a model that has been judged, from which tools/ship_model.py makes its card."""
-    model, file = load_model(path), path.with_name(f"{path.stem}_int8.tflite")
+    model, file = load_model(path), int8_file(path)
     training = read_json(path.with_suffix(".json"))
     clips = learned.manifest[learned.manifest.split.isin(training["splits"])]
     training |= {"parameters": model.count_params(), "train_clips": int((clips.speaker != "").sum())}
-    scores = pd.concat([evaluate(model, place, split)[0] for split in ("val", "test")])
     asked = np.flatnonzero((place.manifest.split == "test") & (place.manifest.speaker != ""))
     said = load_predictor(file)(to_float(open_store(place, "pcm")[asked])).argmax(1)
-    rows = rows.assign(minutes=60 * rows.hours).rename(
-        columns={
-            "commands": "true",
-            "right": "correct",
-            "another": "wrong",
-            "alarms": "false alarms",
-            "share": "correct share",
-        }
-    )
-    streaming = "clips noise minutes threshold true correct wrong".split() + ["false alarms", "correct share"]
+    words = {"commands": "true", "right": "correct", "another": "wrong", "alarms": "false alarms"}
+    words |= {"share": "correct share"}
+    rows = rows.assign(minutes=60 * rows.hours).rename(columns=words)
     results = {
         "corpus": place.work.name + " and reading" * (learned is not place),
         "training": training,
         "scores": scores.to_dict("index"),
         "deployed": {file.name: score(label_numbers(place.manifest)[asked], said)},
-        "streaming": rows[streaming].to_dict("records"),
+        "streaming": rows[["clips", "noise", "minutes", "threshold", *words.values()]].to_dict("records"),
     }
     write_json(path.with_name("results.json"), results)
     if learned is not place:
@@ -161,44 +155,37 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", type=Path)
-    parser.add_argument("variants", nargs="*", default=[])
+    parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--reading", action="store_true", help="with running speech among the unknown clips")
-    parser.add_argument("--epochs", type=int, default=15)
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", default="data/raw/speech_commands_16k")
     args = parser.parse_args()
     folder, work = get_corpus(args.corpus), work_dir(args.corpus, "full")
     place = make_manifest(folder, work, "full")
-    pcm, learned = open_store(place, "pcm"), with_reading(place) if args.reading else place
-    results = Path("benchmarks/results") / work.name / "stream.csv"
-    for variant in args.variants or ["as it is"]:
-        path, name = args.model, f"{args.model.stem}, {variant}"
-        if args.variants:
-            options = runs.Options(
-                args.model.stem,
-                args.epochs,
-                args.seed,
-                splits=("train", "held"),
-                start=args.model,
-                learning_rate=args.rate,
-                augmentations=variant,
-            )
-            name += ", reading" * args.reading
-            tag = f"{args.model.stem}-{re.sub('[^a-z]+', '-', variant)}-{args.seed}"
-            path = runs.train(learned, options, tag)
-        kept = pd.read_csv(results) if results.exists() else pd.DataFrame()
-        trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed} if args.variants else {}
-        rows = pd.DataFrame([row | trained | circumstances() for row in judge(name, path, place, pcm)])
-        write_csv(results, pd.concat([kept, rows], ignore_index=True))
-        if args.variants:
-            write_results(path, place, learned, rows)
-        print(
-            rows[["model", "clips", "noise", "threshold", "share", "alarms per hour", "clips right"]].round(
-                3
-            ),
-            flush=True,
+    path, name, trained = args.model, f"{args.model.stem}, as it is", {}
+    if args.epochs:
+        learned = with_reading(place) if args.reading else place
+        trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed}
+        options = runs.Options(
+            args.model.stem,
+            args.epochs,
+            args.seed,
+            splits=("train", "held"),
+            start=args.model,
+            learning_rate=args.rate,
+            augmentations=VARIANT,
         )
+        path = runs.train(learned, options, f"{args.model.stem}-stream-{args.epochs}-{args.seed}")
+        name = f"{args.model.stem}, {VARIANT}{', reading' * args.reading}"
+    scores, rows = judge(path, place)
+    if args.epochs:
+        write_results(path, place, learned, scores, rows)
+    rows = rows.assign(model=name, **trained, **circumstances())
+    results = Path("benchmarks/results") / work.name / "stream.csv"
+    kept = pd.read_csv(results) if results.exists() else pd.DataFrame()
+    write_csv(results, pd.concat([kept, rows], ignore_index=True))
+    print(rows[["model", "clips", "noise", "threshold", "share", "alarms per hour", "clips right"]].round(3))
 
 
 if __name__ == "__main__":
