@@ -160,6 +160,11 @@ def test_shipping_a_model(tmp_path, monkeypatch):
         | {"epochs": 1, "seed": 0, "date": "2026-01-01", "splits": ["train"]},
         "scores": {"test, spoken": score, "val, spoken": score},
         "deployed": {"model_int8.tflite": score},
+        "streaming": [
+            {"clips": clips, "noise": 0.1, "minutes": 40.2, "threshold": 0.55}
+            | {"true": 9, "correct": correct, "wrong": 1, "false alarms": 3}
+            for clips, correct in (("val", 7), ("test", 5), ("read out", 0))
+        ],
     }
     work = tmp_path / "work"
     work.mkdir()
@@ -173,7 +178,10 @@ def test_shipping_a_model(tmp_path, monkeypatch):
     assert pretrained.load_pretrained().path == folder / "model.tflite" and pretrained.shipped_models() == [
         "mine"
     ]
-    assert "50.0 % of 100 clips" in (folder / "README.md").read_text()
-    assert "30 training clips of 2 speakers from mine" in (folder / "README.md").read_text()
+    card = (folder / "README.md").read_text()
+    assert "50.0 % of 100 clips" in card
+    assert "30 training clips of 2 speakers from mine" in card
+    assert "5 of 9 commands right, 1 wrong, 3 false alarms in 40 minutes (threshold 0.55)" in card
+    assert "reading, in noise of volume 0.1 | 3 false alarms" in card and "7 of 9" not in card
     with pytest.raises(CourseError, match="no scores of other.tflite"):
         ship_model.ship(work, "other.tflite")
