@@ -1,11 +1,12 @@
-"""A spotter for strangers: python benchmarks/stream.py MODEL.keras [--epochs N] [--reading] [--rate R] [--seed N]
+"""A spotter for strangers: python benchmarks/stream.py MODEL.keras [--epochs N] [--reading] [--made SHARE] ...
 
 Goes on training a model of notebook 4 with words further from the middle and louder noise (--epochs 0: takes it as it is), and
 asks it, in eight bits, what notebook 5 asks: the commands found in recordings of validation and test speakers, in loud and in
 soft noise, at the threshold that finds most validation commands with at most ten false alarms per hour. Beside it: single clips,
 and an hour in which a machine reads out the course's texts without the commands. With --reading, half an hour of other reading
-is among the unknown clips of the training. Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by
-the rows of val. Beside a model that it has trained it leaves what tools/ship_model.py needs.
+is among the unknown clips of the training; --made is the share of computed noise, of many kinds, in the noise of the training.
+Rows go to benchmarks/results/<corpus>/stream.csv. What is chosen is to be chosen by the rows of val. Beside a model that it has
+trained it leaves what tools/ship_model.py needs.
 """
 
 import argparse
@@ -39,14 +40,23 @@ VOLUMES = 0.1, 0.02
 ALIKE = "know knows write rite goes offs two".split()
 
 
-def for_streams(noise):
+def made_noise(seconds, seed=0):
+    """Noise of many kinds, a new one every five seconds: white, through a random filter, swelling, of any volume [samples]."""
+    rng, n, parts = np.random.default_rng(seed), 5 * SAMPLE_RATE, [np.zeros(0)]
+    octaves = np.log2(np.fft.rfftfreq(n, 1 / SAMPLE_RATE) + 1)
+    for _ in range(seconds // 5):
+        decibels = np.interp(octaves, range(6, 14), rng.normal(0, 12, 8))
+        sound = np.fft.irfft(np.fft.rfft(rng.normal(size=n)) * 10 ** (decibels / 20))
+        sound *= np.exp(np.interp(np.arange(n), np.linspace(0, n, 50), rng.normal(0, rng.uniform(), 50)))
+        parts.append(10 ** rng.uniform(-1.7, -0.5) * sound / sound.std())
+    return np.concatenate(parts).clip(-1, 1).astype("float32")
+
+
+def for_streams(noise, made=0.0):
     """Augmentations of a training for long recordings: words up to a quarter of a second from the middle, noise up to 0.3."""
-    wide, loud = functools.partial(shift, max_shift=4_000), functools.partial(add_noise, max_volume=0.3)
-    return speed_perturb, wide, gain, functools.partial(loud, noise=tf.constant(noise))
-
-
-VARIANT = "noise, wide"
-runs.AUGMENTATIONS[VARIANT] = for_streams
+    more = made_noise(round(made / (1 - made) * len(noise) / SAMPLE_RATE))
+    loud = functools.partial(add_noise, noise=tf.constant(np.concatenate([noise, more])), max_volume=0.3)
+    return speed_perturb, functools.partial(shift, max_shift=4_000), gain, loud
 
 
 def texts(kind):
@@ -157,6 +167,7 @@ def main():
     parser.add_argument("model", type=Path)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--reading", action="store_true", help="with running speech among the unknown clips")
+    parser.add_argument("--made", type=float, default=0.0, help="share of made noise, below 1")
     parser.add_argument("--rate", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", default="data/raw/speech_commands_16k")
@@ -167,6 +178,8 @@ def main():
     if args.epochs:
         learned = with_reading(place) if args.reading else place
         trained = {"epochs": args.epochs, "rate": args.rate, "seed": args.seed}
+        variant = f"noise{f' ({args.made:.0%} made)' * (args.made > 0)}, wide"
+        runs.AUGMENTATIONS[variant] = functools.partial(for_streams, made=args.made)
         options = runs.Options(
             args.model.stem,
             args.epochs,
@@ -174,10 +187,11 @@ def main():
             splits=("train", "held"),
             start=args.model,
             learning_rate=args.rate,
-            augmentations=VARIANT,
+            augmentations=variant,
         )
-        path = runs.train(learned, options, f"{args.model.stem}-stream-{args.epochs}-{args.seed}")
-        name = f"{args.model.stem}, {VARIANT}{', reading' * args.reading}"
+        made = f"-made{args.made:g}" * (args.made > 0)
+        path = runs.train(learned, options, f"{args.model.stem}-stream{made}-{args.epochs}-{args.seed}")
+        name = f"{args.model.stem}, {variant}{', reading' * args.reading}"
     scores, rows = judge(path, place)
     if args.epochs:
         write_results(path, place, learned, scores, rows)

@@ -237,9 +237,11 @@ def spotter_text(folder):
         "another question: in an hour a machine reads out the course's texts without "
         "the commands, so each alarm is false. Words of running speech hold pieces that sound like commands, and a network that "
         "has heard single words only takes them for such. Where the model's name ends with reading, half an hour of other "
-        "reading is among the unknown clips of the training. The model of the last two rows comes with the package, and listens "
-        "in the demo: on validation it finds as many words as the others, and it was chosen by its alarms, which are therefore a "
-        "little too few. It calls fewer of the silences silence. The noise also lies under the reading:"
+        "reading is among the unknown clips of the training; *made* is the share of computed noise of many kinds in its noise. "
+        "With it more silences are called silence, and no more words are found. The model of the last two rows comes with the "
+        "package, and listens in the demo: on validation it finds as many words as the others, and it was chosen by its alarms, "
+        "which are therefore a little too few. It calls fewer silences silence than the pages' model. The noise also lies "
+        "under the reading:"
     )
     return f"{text}\n\n{table(header, lines)}"
 
