@@ -172,6 +172,8 @@ def main():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--corpus", default="data/raw/speech_commands_16k")
     args = parser.parse_args()
+    if not 0 <= args.made < 1:
+        parser.error(f"--made {args.made:g}: 0 or more and less than 1 is wanted")
     folder, work = get_corpus(args.corpus), work_dir(args.corpus, "full")
     place = make_manifest(folder, work, "full")
     path, name, trained = args.model, f"{args.model.stem}, as it is", {}
